@@ -1,0 +1,46 @@
+// A line on the terminal that says how far a long task is; silent when nobody watches.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace hone {
+
+// True where escape sequences make sense: a terminal that is not "dumb", and no NO_COLOR in the
+// environment (no-color.org). `descriptor`: 1 for standard output, 2 for standard error.
+bool wants_color(int descriptor);
+bool is_terminal(int descriptor);
+
+// "model.gguf  45% [#########           ] 44.3 MB of 98.4 MB, 12.0 MB/s, 4.51 s left", at most
+// `columns` wide. total 0: unknown. seconds: since the start.
+// done_before: bytes that were there at the start (a resumed task), which the rate leaves out.
+std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
+                          std::int64_t done_before, double seconds, int columns);
+
+// Rewrites one line on standard error at most ten times a second.
+class Progress {
+ public:
+  Progress(std::string label, std::int64_t total_bytes, std::int64_t done_before = 0);
+  ~Progress();  // leaves the last state on the screen and goes to the next line
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void set_total(std::int64_t total_bytes) { total_ = total_bytes; }
+  void update(std::int64_t done_bytes);
+
+ private:
+  void draw();
+
+  std::string label_;
+  std::int64_t total_;
+  std::int64_t before_;
+  std::int64_t done_;
+  bool visible_;
+  bool drawn_ = false;
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point last_draw_;
+};
+
+}  // namespace hone
