@@ -1,0 +1,307 @@
+// Attention over a paged cache: walks heads, blocks of query rows and pages; and stores tokens.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "kernels/attention.h"
+#include "kernels/attention_tile.h"
+
+namespace hone::kernels::HONE_ISA_NAMESPACE {
+namespace {
+
+// Rows (token, head) that share one walk over the pages and one conversion of each to f32.
+constexpr int kBlockRows = 96;
+// From this many rows on, converting a page once is cheaper than in each tile.
+constexpr int kConvertRows = 3 * kTileRows;
+
+// The parts of AttentionTask::scratch; attention_scratch_bytes counts the same.
+struct BlockScratch {
+  float* queries;  // [kBlockRows][D]
+  float* outputs;  // [kBlockRows][D]
+  float* keys;     // [D][32]
+  float* values;   // [32][D]
+  float* sums;     // [kBlockRows][16]
+  float* maxima;   // [kBlockRows + 16]
+};
+
+HWY_INLINE BlockScratch divide_scratch(std::byte* scratch, std::size_t head_size) {
+  const auto address = reinterpret_cast<std::uintptr_t>(scratch);
+  float* next = reinterpret_cast<float*>(scratch + (64 - address % 64) % 64);
+  BlockScratch parts;
+  parts.queries = next;
+  parts.outputs = parts.queries + kBlockRows * head_size;
+  parts.keys = parts.outputs + kBlockRows * head_size;
+  parts.values = parts.keys + kPageTokens * head_size;
+  parts.sums = parts.values + kPageTokens * head_size;
+  parts.maxima = parts.sums + kBlockRows * 16;
+  return parts;
+}
+
+// The rows of one kv head: row = token * heads + head.
+struct HeadGroup {
+  int kv_head;
+  int first_head;
+  int heads;
+};
+
+HWY_INLINE int clamp_to(int value, int low, int high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+// What one token sees of the page that begins at position `page_begin`.
+HWY_INLINE Seen seen_in_page(const AttentionTask& task, int token, int page_begin) {
+  const int position = task.first_position + token;
+  const int oldest = task.window > 0 ? position - task.window + 1 : 0;
+  return {clamp_to(oldest - page_begin, 0, kPageTokens),
+          clamp_to(position + 1 - page_begin, 0, kPageTokens)};
+}
+
+template <class Element>
+HWY_INLINE PageBlock<Element> page_block(const AttentionTask& task, int page, int kv_head) {
+  const std::size_t block = task.layout.block_bytes();
+  const std::size_t elements =
+      static_cast<std::size_t>(kPageTokens) * static_cast<std::size_t>(task.layout.head_size);
+  const std::size_t index = static_cast<std::size_t>(task.pages[static_cast<std::size_t>(page)]);
+  const std::size_t offset =
+      (index * static_cast<std::size_t>(task.layout.kv_heads) + static_cast<std::size_t>(kv_head)) *
+      block;
+  PageBlock<Element> result;
+  result.keys = reinterpret_cast<const Element*>(task.key_pool.data() + offset);
+  result.values = reinterpret_cast<const Element*>(task.value_pool.data() + offset);
+  result.key_scales = result.value_scales = nullptr;
+  if constexpr (sizeof(Element) == 1) {
+    result.key_scales = reinterpret_cast<const float*>(result.keys + elements);
+    result.value_scales = reinterpret_cast<const float*>(result.values + elements);
+  }
+  return result;
+}
+
+template <class Element>
+HWY_NOINLINE PageBlock<float> convert_page(const PageBlock<Element>& page, std::size_t head_size,
+                                           const BlockScratch& scratch) {
+  const F32 f32;
+  for (std::size_t i = 0; i < kPageTokens * head_size; i += kLanes) {
+    hn::Store(load_elements(f32, page.keys + i), f32, scratch.keys + i);
+    hn::Store(load_elements(f32, page.values + i), f32, scratch.values + i);
+  }
+  return {scratch.keys, scratch.values, page.key_scales, page.value_scales};
+}
+
+// Some rows of a block against one page.
+template <class Element>
+class PageWalk {
+ public:
+  HWY_INLINE PageWalk(const AttentionTask& task, int heads, int page_begin, const ScoreRule& rule)
+      : task_(task), heads_(heads), page_begin_(page_begin), rule_(rule) {}
+
+  // Rows that see all of the page.
+  HWY_INLINE void whole(int rows, TileState state, const PageBlock<Element>& page) {
+    const std::size_t head_size = static_cast<std::size_t>(task_.layout.head_size);
+    for (int left = rows; left > 0;) {
+      const int tile = tile_rows(left);
+      score_rows(tile, state, page.keys, head_size, scratch_);
+      softmax_tile<false>(
+          tile, state, rule_, page.key_scales, page.value_scales,
+          [](int) {
+            return Seen{0, kPageTokens};
+          },
+          scratch_);
+      value_rows(tile, page.values, head_size, Seen{0, kPageTokens}, scratch_, 0, state.outputs);
+      advance(state, tile);
+      left -= tile;
+    }
+  }
+
+  // Rows of which each sees a part of its own; values that a row does not see are not even
+  // multiplied by 0, as they may be NaN.
+  HWY_INLINE void partial(int first_row, int rows, TileState state,
+                          const PageBlock<Element>& page) {
+    const std::size_t head_size = static_cast<std::size_t>(task_.layout.head_size);
+    for (int left = rows; left > 0;) {
+      const int tile = tile_rows(left);
+      const auto seen_of_row = [&](int r) {
+        return seen_in_page(task_, (first_row + r) / heads_, page_begin_);
+      };
+      score_rows(tile, state, page.keys, head_size, scratch_);
+      softmax_tile<true>(tile, state, rule_, page.key_scales, page.value_scales, seen_of_row,
+                         scratch_);
+      for (int row = 0; row < tile;) {
+        const int same = heads_ - (first_row + row) % heads_;  // rows of the same token
+        const int run = same < tile - row ? same : tile - row;
+        value_rows(run, page.values, head_size, seen_of_row(row), scratch_, row,
+                   state.outputs + static_cast<std::size_t>(row) * head_size);
+        row += run;
+      }
+      advance(state, tile);
+      first_row += tile;
+      left -= tile;
+    }
+  }
+
+ private:
+  // Even tiles: 8 rows are 4 + 4, not 6 + 2.
+  static HWY_INLINE int tile_rows(int left) {
+    return left > 2 * kTileRows ? kTileRows : left > kTileRows ? (left + 1) / 2 : left;
+  }
+  HWY_INLINE void advance(TileState& state, int rows) const {
+    const std::size_t count = static_cast<std::size_t>(rows);
+    state.queries += count * state.query_stride;
+    state.outputs += count * static_cast<std::size_t>(task_.layout.head_size);
+    state.sums += count * kLanes;
+    state.maxima += count;
+  }
+
+  const AttentionTask& task_;
+  int heads_;
+  int page_begin_;
+  ScoreRule rule_;
+  TileScratch scratch_;
+};
+
+// The state of row `row` of a block.
+HWY_INLINE TileState row_state(const TileState& first, int row, std::size_t head_size) {
+  const std::size_t r = static_cast<std::size_t>(row);
+  return {first.queries + r * first.query_stride, first.query_stride, first.sums + r * kLanes,
+          first.maxima + r, first.outputs + r * head_size};
+}
+
+// Rows [begin, end) of a group against one page; the first and the last rows may see parts of it.
+template <class Element>
+HWY_NOINLINE void block_page(const AttentionTask& task, const HeadGroup& group, int begin, int end,
+                             int page_begin, const PageBlock<Element>& page, const TileState& state,
+                             const ScoreRule& rule) {
+  const std::size_t head_size = static_cast<std::size_t>(task.layout.head_size);
+  const int heads = group.heads;
+  const int first_token = begin / heads;
+  const int last_token = (end - 1) / heads;
+  // Tokens that see anything of the page, then those among them that see all of it.
+  int some_from = page_begin - task.first_position;
+  int all_from = some_from + kPageTokens - 1;
+  int some_to = last_token;
+  int all_to = last_token;
+  if (task.window > 0) {
+    some_to = page_begin + kPageTokens - 1 + task.window - 1 - task.first_position;
+    all_to = page_begin + task.window - 1 - task.first_position;
+  }
+  some_from = clamp_to(some_from, first_token, last_token + 1);
+  some_to = clamp_to(some_to, some_from - 1, last_token);
+  all_from = clamp_to(all_from, some_from, some_to + 1);
+  all_to = clamp_to(all_to, all_from - 1, some_to);
+
+  const auto row_of = [&](int token) { return clamp_to(token * heads, begin, end); };
+  const int partial_row = row_of(some_from);
+  const int whole_row = row_of(all_from);
+  const int second_row = row_of(all_to + 1);
+  const int end_row = row_of(some_to + 1);
+  PageWalk<Element> walk(task, heads, page_begin, rule);
+  if (whole_row > partial_row) {
+    walk.partial(partial_row, whole_row - partial_row,
+                 row_state(state, partial_row - begin, head_size), page);
+  }
+  if (second_row > whole_row) {
+    walk.whole(second_row - whole_row, row_state(state, whole_row - begin, head_size), page);
+  }
+  if (end_row > second_row) {
+    walk.partial(second_row, end_row - second_row, row_state(state, second_row - begin, head_size),
+                 page);
+  }
+}
+
+HWY_INLINE const float* query_row(const AttentionTask& task, const HeadGroup& group, int row) {
+  const std::size_t head = static_cast<std::size_t>(group.first_head + row % group.heads);
+  return task.queries + static_cast<std::size_t>(row / group.heads) * task.query_stride +
+         head * static_cast<std::size_t>(task.layout.head_size);
+}
+
+HWY_INLINE void start_block(const AttentionTask& task, const HeadGroup& group, int begin, int end,
+                            const BlockScratch& scratch, TileState& state) {
+  const std::size_t head_size = static_cast<std::size_t>(task.layout.head_size);
+  const std::size_t rows = static_cast<std::size_t>(end - begin);
+  state = {scratch.queries, head_size, scratch.sums, scratch.maxima, scratch.outputs};
+  if (task.tokens == 1) {
+    state.queries = query_row(task, group, begin);  // already row after row
+  } else {
+    for (std::size_t r = 0; r < rows; ++r) {
+      std::memcpy(scratch.queries + r * head_size,
+                  query_row(task, group, begin + static_cast<int>(r)), head_size * sizeof(float));
+    }
+  }
+  std::memset(state.outputs, 0, rows * head_size * sizeof(float));
+  std::memset(state.sums, 0, rows * kLanes * sizeof(float));
+  for (std::size_t r = 0; r < rows + 16; ++r) state.maxima[r] = kMasked;
+}
+
+HWY_INLINE void finish_block(const AttentionTask& task, const HeadGroup& group, int begin, int end,
+                             const TileState& state) {
+  const F32 f32;
+  const hn::CappedTag<float, 8> part;
+  const std::size_t head_size = static_cast<std::size_t>(task.layout.head_size);
+  for (int row = begin; row < end; ++row) {
+    const std::size_t r = static_cast<std::size_t>(row - begin);
+    const float sum = hn::GetLane(hn::SumOfLanes(f32, hn::Load(f32, state.sums + r * kLanes)));
+    const auto inverse = hn::Set(part, 1.0F / sum);
+    const std::size_t head = static_cast<std::size_t>(group.first_head + row % group.heads);
+    float* out =
+        task.out + static_cast<std::size_t>(row / group.heads) * task.out_stride + head * head_size;
+    for (std::size_t c = 0; c < head_size; c += hn::MaxLanes(part)) {
+      hn::StoreU(hn::Mul(hn::LoadU(part, state.outputs + r * head_size + c), inverse), part,
+                 out + c);
+    }
+  }
+}
+
+template <class Element>
+HWY_NOINLINE void attend_block(const AttentionTask& task, const HeadGroup& group, int begin,
+                               int end, const BlockScratch& scratch, const ScoreRule& rule) {
+  const std::size_t head_size = static_cast<std::size_t>(task.layout.head_size);
+  TileState state;
+  start_block(task, group, begin, end, scratch, state);
+  const int first_position = task.first_position + begin / group.heads;
+  const int last_position = task.first_position + (end - 1) / group.heads;
+  const int oldest =
+      task.window > 0 ? clamp_to(first_position - task.window + 1, 0, first_position) : 0;
+  for (int page = oldest / kPageTokens; page <= last_position / kPageTokens; ++page) {
+    const PageBlock<Element> block = page_block<Element>(task, page, group.kv_head);
+    const int page_begin = page * kPageTokens;
+    if (sizeof(Element) < sizeof(float) && end - begin >= kConvertRows) {
+      block_page(task, group, begin, end, page_begin, convert_page(block, head_size, scratch),
+                 state, rule);
+    } else {
+      block_page(task, group, begin, end, page_begin, block, state, rule);
+    }
+  }
+  finish_block(task, group, begin, end, state);
+}
+
+template <class Element>
+HWY_INLINE void attend(const AttentionTask& task) {
+  constexpr float kLog2E = 1.44269504F;
+  ScoreRule rule = {task.scale * kLog2E, 0.0F};
+  if (task.soft_cap > 0.0F) rule = {task.scale / task.soft_cap, task.soft_cap * kLog2E};
+  const BlockScratch scratch =
+      divide_scratch(task.scratch.data(), static_cast<std::size_t>(task.layout.head_size));
+  const int heads_each = task.query_heads / task.layout.kv_heads;
+  for (int head = task.first_head; head < task.last_head;) {
+    const int kv_head = head / heads_each;
+    const int group_end = (kv_head + 1) * heads_each;
+    const int end = group_end < task.last_head ? group_end : task.last_head;
+    const HeadGroup group = {kv_head, head, end - head};
+    const int rows = task.tokens * group.heads;
+    for (int begin = 0; begin < rows; begin += kBlockRows) {
+      attend_block<Element>(task, group, begin,
+                            rows - begin < kBlockRows ? rows : begin + kBlockRows, scratch, rule);
+    }
+    head = end;
+  }
+}
+
+}  // namespace
+
+void paged_attention(const AttentionTask& task) {
+  switch (task.layout.kind) {
+    case CacheKind::kF16: return attend<hwy::float16_t>(task);
+    case CacheKind::kI8: return attend<std::int8_t>(task);
+    case CacheKind::kF32: return attend<float>(task);
+  }
+}
+
+}  // namespace hone::kernels::HONE_ISA_NAMESPACE
