@@ -7,6 +7,9 @@
 #include <span>
 #include <string_view>
 
+#include "kernels/extended_sum.h"
+#include "kernels/peak.h"
+
 namespace hone::kernels {
 
 // One function pointer a line of list.inc: `kernels().rms_norm(x, weight, epsilon, out)`.

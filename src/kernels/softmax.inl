@@ -1,0 +1,265 @@
+// Softmax and log-sum-exp of one row: the Two-Pass Softmax and the three-pass forms it competes
+// with (Dukhan and Ablavatski, arXiv 2001.04438). SPDX-License-Identifier: Apache-2.0
+#include <hwy/cache_control.h>
+
+#include "kernels/extended_sum.h"
+#include "kernels/isa/math.h"
+#include "kernels/isa/row.h"
+
+namespace hone::kernels::HONE_ISA_NAMESPACE {
+namespace {
+
+// A single f32 accumulator drifts to 1e-4 over 16 M terms. So f32 sums run over a block that fits
+// into the first level cache, and the blocks' sums are added in double.
+constexpr std::size_t kBlock = 4096;
+
+// Vectors that share one update of the running exponent: amortizes its maximum and rescaling.
+constexpr std::size_t kTile = 4;
+
+constexpr float kNoExponent = -0x1p24f;  // below any exponent of a finite logit
+
+// m * 2^n = e^x. AVX-512 lets -infinity through (NaN * 2^-infinity, which `term` makes 0).
+HWY_INLINE Extended extended(VecF32 x) {
+#if defined(HONE_ISA_AVX512)
+  const VecF32 magic = splat(kRoundMagic);
+  const VecF32 n = hn::Sub(fused(x, splat(0x1.715476p+0f), magic), magic);
+  VecF32 t = fused(n, splat(-0x1.62E43p-1f), x);
+  t = fused(n, splat(0x1.05C61p-29f), t);
+  return {exp_reduced(t), n};
+#else
+  return extended_exp(x);
+#endif
+}
+
+// mantissa * 2^distance, distance <= 0; 0 where that is about 2^-126 or less: denormal results
+// cost a hundred cycles each on some CPUs.
+HWY_INLINE VecF32 term(VecF32 mantissa, VecF32 distance) {
+#if defined(HONE_ISA_AVX512)
+  const __mmask16 normal = _mm512_cmp_ps_mask(distance.raw, _mm512_set1_ps(-126.0f), _CMP_GT_OQ);
+  return VecF32{_mm512_maskz_scalef_ps(normal, mantissa.raw, distance.raw)};
+#else
+  return scale_down(mantissa, distance);
+#endif
+}
+
+// e^v for v <= 0, 0 below about -87.3 (-infinity too); NaN stays NaN.
+HWY_INLINE VecF32 exp_of_negative(VecF32 v) {
+#if defined(HONE_ISA_AVX512)
+  const Extended e = extended(v);
+  const __mmask16 normal = _mm512_cmp_ps_mask(v.raw, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+  return VecF32{_mm512_maskz_scalef_ps(normal, e.mantissa.raw, e.exponent.raw)};
+#else
+  v = hn::Max(splat(-88.2f), v);  // 2^-127.2, whose power below is 0
+  const VecF32 magic = splat(kRoundMagic);
+  const VecF32 n = hn::Sub(fused(v, splat(0x1.715476p+0f), magic), magic);
+  VecF32 t = fused(n, splat(-0x1.62E43p-1f), v);
+  t = fused(n, splat(0x1.05C61p-29f), t);
+  return scale_by_power(exp_reduced(t), n);
+#endif
+}
+
+// The running sum of a whole row: mantissa * 2^exponent.
+struct Total {
+  double mantissa = 0.0;
+  double exponent = kNoExponent;
+
+  HWY_INLINE void add(double other_mantissa, double other_exponent) {
+    const double distance = other_exponent - exponent;
+    if (distance > 0.0) {
+      mantissa = distance > 200.0 ? 0.0 : std::ldexp(mantissa, -static_cast<int>(distance));
+      exponent = other_exponent;
+      mantissa += other_mantissa;
+    } else if (distance > -200.0) {
+      mantissa += std::ldexp(other_mantissa, static_cast<int>(distance));
+    }
+  }
+
+  // Mantissa in [1, 2), so that its reciprocal and the sum of the exponents stay in range.
+  HWY_INLINE ExtendedSum normalized() const {
+    if (mantissa == 0.0) return {0.0f, kNoExponent};
+    int shift = 0;
+    const double fraction = std::frexp(mantissa, &shift);
+    return {static_cast<float>(2.0 * fraction), static_cast<float>(exponent + shift - 1)};
+  }
+};
+
+// Vectors of running sums, each lane with its own exponent.
+struct Running {
+  VecF32 mantissa;
+  VecF32 exponent;
+};
+
+HWY_INLINE void accumulate_tile(const float* x, Running& sum) {
+  const F32 d;
+  Extended e[kTile];
+  VecF32 top = sum.exponent;
+  for (std::size_t j = 0; j < kTile; ++j) {
+    e[j] = extended(hn::LoadU(d, x + j * kLanes));
+    top = hn::Max(e[j].exponent, top);
+  }
+  VecF32 mantissa = term(sum.mantissa, hn::Sub(sum.exponent, top));
+  for (std::size_t j = 0; j < kTile; ++j) {
+    mantissa = hn::Add(mantissa, term(e[j].mantissa, hn::Sub(e[j].exponent, top)));
+  }
+  sum = {mantissa, top};
+}
+
+HWY_INLINE void accumulate_first(const float* x, std::size_t count, Running& sum) {
+  const F32 d;
+  const auto inside = hn::FirstN(d, count);
+  Extended e = extended(hn::MaskedLoad(inside, d, x));
+  e.mantissa = hn::IfThenElseZero(inside, e.mantissa);
+  e.exponent = hn::IfThenElse(inside, e.exponent, splat(kNoExponent));
+  const VecF32 top = hn::Max(e.exponent, sum.exponent);
+  sum.mantissa = hn::Add(term(sum.mantissa, hn::Sub(sum.exponent, top)),
+                         term(e.mantissa, hn::Sub(e.exponent, top)));
+  sum.exponent = top;
+}
+
+// Pass 1: the sum of e^x, read once.
+HWY_INLINE Total sum_extended(const float* x, std::size_t size) {
+  const F32 d;
+  Total total;
+  for (std::size_t begin = 0; begin < size; begin += kBlock) {
+    const std::size_t end = size - begin < kBlock ? size : begin + kBlock;
+    Running sum{hn::Zero(d), splat(kNoExponent)};
+    std::size_t i = begin;
+    for (; i + kTile * kLanes <= end; i += kTile * kLanes) accumulate_tile(x + i, sum);
+    for (; i < end; i += kLanes) {
+      accumulate_first(x + i, end - i < kLanes ? end - i : kLanes, sum);
+    }
+    const float top = max_of_lanes(sum.exponent);
+    const VecF32 aligned = term(sum.mantissa, hn::Sub(sum.exponent, splat(top)));
+    total.add(sum_of_lanes(aligned), top);
+  }
+  return total;
+}
+
+// out[i] = op(x[i]); streamed stores go past the caches.
+template <bool kStream, typename Op>
+HWY_INLINE void map_row(const float* x, float* out, std::size_t size, Op op) {
+  const F32 d;
+  std::size_t i = 0;
+  if constexpr (kStream) {
+    const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(out) / sizeof(float) % kLanes;
+    std::size_t head = misaligned == 0 ? 0 : kLanes - misaligned;
+    head = head < size ? head : size;
+    if (head > 0) store_first(op(load_first(x, head)), out, head);
+    for (i = head; i + 4 * kLanes <= size; i += 4 * kLanes) {
+      for (std::size_t j = 0; j < 4; ++j) {
+        hn::Stream(op(hn::LoadU(d, x + i + j * kLanes)), d, out + i + j * kLanes);
+      }
+    }
+    hwy::FlushStream();
+  }
+  for (; i + 4 * kLanes <= size; i += 4 * kLanes) {
+    for (std::size_t j = 0; j < 4; ++j) {
+      hn::StoreU(op(hn::LoadU(d, x + i + j * kLanes)), d, out + i + j * kLanes);
+    }
+  }
+  for (; i < size; i += kLanes) {
+    const std::size_t rest = size - i < kLanes ? size - i : kLanes;
+    store_first(op(load_first(x + i, rest)), out + i, rest);
+  }
+}
+
+// The sum of e^(x - top) in double; with kStore, the terms go to out.
+template <bool kStore>
+HWY_INLINE double sum_exp(const float* x, std::size_t size, float top, float* out) {
+  const F32 d;
+  const VecF32 maximum = splat(top);
+  double total = 0.0;
+  for (std::size_t begin = 0; begin < size; begin += kBlock) {
+    const std::size_t end = size - begin < kBlock ? size : begin + kBlock;
+    VecF32 sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    std::size_t i = begin;
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+      for (std::size_t j = 0; j < 4; ++j) {
+        const VecF32 e = exp_of_negative(hn::Sub(hn::LoadU(d, x + i + j * kLanes), maximum));
+        if constexpr (kStore) hn::StoreU(e, d, out + i + j * kLanes);
+        sum[j] = hn::Add(sum[j], e);
+      }
+    }
+    for (; i < end; i += kLanes) {
+      const std::size_t rest = end - i < kLanes ? end - i : kLanes;
+      const auto inside = hn::FirstN(d, rest);
+      const VecF32 e = exp_of_negative(hn::Sub(load_first(x + i, rest), maximum));
+      if constexpr (kStore) store_first(e, out + i, rest);
+      sum[0] = hn::Add(sum[0], hn::IfThenElseZero(inside, e));
+    }
+    total += sum_of_lanes(hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3])));
+  }
+  return total;
+}
+
+template <bool kStream>
+HWY_INLINE void two_pass(std::span<const float> x, std::span<float> out) {
+  const ExtendedSum sum = sum_extended(x.data(), out.size()).normalized();
+  const VecF32 inverse = splat(1.0f / sum.mantissa);
+  const VecF32 exponent = splat(sum.exponent);
+  map_row<kStream>(x.data(), out.data(), out.size(), [inverse, exponent](VecF32 v) {
+    const Extended e = extended(v);
+    return term(hn::Mul(e.mantissa, inverse), hn::Sub(e.exponent, exponent));
+  });
+}
+
+template <bool kStream>
+HWY_INLINE void reload(std::span<const float> x, std::span<float> out) {
+  const float top = max_of_row(x.data(), out.size());
+  const double sum = sum_exp<true>(x.data(), out.size(), top, out.data());
+  const VecF32 inverse = splat(static_cast<float>(1.0 / sum));
+  map_row<kStream>(out.data(), out.data(), out.size(),
+                   [inverse](VecF32 v) { return hn::Mul(v, inverse); });
+}
+
+template <bool kStream>
+HWY_INLINE void recompute(std::span<const float> x, std::span<float> out) {
+  const float top = max_of_row(x.data(), out.size());
+  const double sum = sum_exp<false>(x.data(), out.size(), top, nullptr);
+  const VecF32 inverse = splat(static_cast<float>(1.0 / sum));
+  const VecF32 maximum = splat(top);
+  map_row<kStream>(x.data(), out.data(), out.size(), [inverse, maximum](VecF32 v) {
+    return hn::Mul(exp_of_negative(hn::Sub(v, maximum)), inverse);
+  });
+}
+
+}  // namespace
+
+void softmax_two_pass(std::span<const float> x, std::span<float> out, bool stream) {
+  stream ? two_pass<true>(x, out) : two_pass<false>(x, out);
+}
+
+void softmax_three_pass_reload(std::span<const float> x, std::span<float> out, bool stream) {
+  stream ? reload<true>(x, out) : reload<false>(x, out);
+}
+
+void softmax_three_pass_recompute(std::span<const float> x, std::span<float> out, bool stream) {
+  stream ? recompute<true>(x, out) : recompute<false>(x, out);
+}
+
+void softmax(std::span<const float> x, std::span<float> out, std::size_t cache_bytes) {
+  const bool fits = x.data() == out.data() ? out.size_bytes() <= cache_bytes
+                                           : out.size_bytes() <= cache_bytes / 2;
+  if (fits) {
+    reload<false>(x, out);
+  } else {
+    two_pass<true>(x, out);
+  }
+}
+
+ExtendedSum extended_sum(std::span<const float> x) {
+  return sum_extended(x.data(), x.size()).normalized();
+}
+
+double log_sum_exp_one_pass(std::span<const float> x) {
+  const Total total = sum_extended(x.data(), x.size());
+  return std::log(total.mantissa) + total.exponent * 0.69314718055994530942;
+}
+
+double log_sum_exp_two_read(std::span<const float> x) {
+  const float top = max_of_row(x.data(), x.size());
+  if (!(top > -HUGE_VALF)) return top;
+  return std::log(sum_exp<false>(x.data(), x.size(), top, nullptr)) + static_cast<double>(top);
+}
+
+}  // namespace hone::kernels::HONE_ISA_NAMESPACE
