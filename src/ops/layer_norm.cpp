@@ -1,0 +1,69 @@
+// Layer norm over the last dimension (Ba et al. 2016).
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
+#include "ops/registry.h"
+#include "ops/support.h"
+
+namespace hone::ops {
+namespace {
+
+TypesResult infer(Types operands, const Attributes&) {
+  bool fits = operands.size() == 3;
+  for (const Type& type : operands) fits = fits && is_dense(type);
+  fits = fits && operands[1].shape == Shape{operands[0].columns()} && operands[2] == operands[1];
+  if (!fits) return ir::type_error("layer_norm", "(N, C), (C), (C), f32", operands);
+  return std::vector<Type>{operands[0]};
+}
+
+void evaluate(const Evaluation& evaluation) {
+  const Tensor& x = *evaluation.operands[0];
+  const std::vector<double>& weight = evaluation.operands[1]->data;
+  const std::vector<double>& bias = evaluation.operands[2]->data;
+  const auto columns = static_cast<std::size_t>(x.type.columns());
+  for (std::size_t start = 0; start < x.data.size(); start += columns) {
+    double mean = 0;
+    for (std::size_t i = 0; i < columns; ++i) mean += x.data[start + i];
+    mean /= static_cast<double>(columns);
+    double variance = 0;
+    for (std::size_t i = 0; i < columns; ++i) {
+      variance += (x.data[start + i] - mean) * (x.data[start + i] - mean);
+    }
+    variance /= static_cast<double>(columns);
+    const double factor = 1.0 / std::sqrt(variance + evaluation.attributes.number("epsilon"));
+    for (std::size_t i = 0; i < columns; ++i) {
+      evaluation.results[0].data[start + i] =
+          (x.data[start + i] - mean) * factor * weight[i] + bias[i];
+    }
+  }
+}
+
+Cost cost(Types operands, Types results, const Attributes&) {
+  return elementwise_cost(operands, results, 7);
+}
+
+std::vector<Example> examples() {
+  return {{{{tensor_type({3, 67})}, {tensor_type({67})}, {tensor_type({67})}},
+           {{"epsilon", 1e-5}},
+           64}};
+}
+
+}  // namespace
+
+const OpDescriptor& layer_norm_op() {
+  static const OpDescriptor kOp = [] {
+    OpDescriptor op;
+    op.name = "layer_norm";
+    op.summary =
+        "(N, C), (C), (C) -> (N, C): (x - mean) / sqrt(variance + epsilon) * weight + bias";
+    op.infer = infer;
+    op.evaluate = evaluate;
+    op.cost = cost;
+    op.examples = examples;
+    op.row_wise = true;
+    return op;
+  }();
+  return kOp;
+}
+
+}  // namespace hone::ops

@@ -1,0 +1,47 @@
+// Rows times a weight matrix, whose rows are the outputs (the layout of every model file).
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/registry.h"
+#include "ops/support.h"
+
+namespace hone::ops {
+namespace {
+
+TypesResult infer(Types operands, const Attributes&) {
+  const bool fits = operands.size() == 2 && is_activation(operands[0]) && is_weight(operands[1]) &&
+                    operands[0].columns() == operands[1].columns();
+  if (!fits) return ir::type_error("matmul", "(N, K) and a weight (R, K)", operands);
+  return std::vector<Type>{tensor_type({operands[0].rows(), operands[1].rows()})};
+}
+
+void evaluate(const Evaluation& evaluation) {
+  matmul(*evaluation.operands[0], *evaluation.operands[1], evaluation.results[0].data);
+}
+
+Cost cost(Types operands, Types results, const Attributes&) {
+  return {2.0 * static_cast<double>(results[0].elements() * operands[1].columns()),
+          total_bytes(operands) + total_bytes(results)};
+}
+
+std::vector<Example> examples() {
+  return {{{{tensor_type({3, 64})}, {tensor_type({48, 64})}}, {}, 256},
+          {{{tensor_type({1, 96})}, {tensor_type({33, 96})}}, {}, 256}};
+}
+
+}  // namespace
+
+const OpDescriptor& matmul_op() {
+  static const OpDescriptor kOp = [] {
+    OpDescriptor op;
+    op.name = "matmul";
+    op.summary = "(N, K), (R, K) -> (N, R): x times the transposed weight";
+    op.infer = infer;
+    op.evaluate = evaluate;
+    op.cost = cost;
+    op.examples = examples;
+    op.row_wise = true;
+    return op;
+  }();
+  return kOp;
+}
+
+}  // namespace hone::ops

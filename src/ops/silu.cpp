@@ -1,0 +1,36 @@
+// x * sigmoid(x) (Elfwing et al. 2017; the gate of llama's MLP).
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/registry.h"
+#include "ops/support.h"
+
+namespace hone::ops {
+namespace {
+
+TypesResult infer(Types operands, const Attributes&) { return same_type("silu", operands, 1); }
+
+void evaluate(const Evaluation& evaluation) { map_elements(evaluation, silu); }
+
+Cost cost(Types operands, Types results, const Attributes&) {
+  return elementwise_cost(operands, results, 6);
+}
+
+std::vector<Example> examples() { return {{{{tensor_type({3, 67})}}, {}, 64}}; }
+
+}  // namespace
+
+const OpDescriptor& silu_op() {
+  static const OpDescriptor kOp = [] {
+    OpDescriptor op;
+    op.name = "silu";
+    op.summary = "(N, C) -> (N, C): x * sigmoid(x) (Elfwing et al. 2017; the gate of llama's MLP)";
+    op.infer = infer;
+    op.evaluate = evaluate;
+    op.cost = cost;
+    op.examples = examples;
+    op.row_wise = true;
+    return op;
+  }();
+  return kOp;
+}
+
+}  // namespace hone::ops
