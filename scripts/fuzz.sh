@@ -14,8 +14,8 @@ for source in $(find src -name '*_fuzz.cpp' | sort); do
   name=$(basename "$source" .cpp)
   mkdir -p "build/fuzz/corpus/$name" "tests/fuzz/$name"
   echo "==> $name for $seconds s"
-  "build/fuzz/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -artifact_prefix="build/fuzz/crashes/$name-" \
+  "build/fuzz/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    -print_final_stats=1 -artifact_prefix="build/fuzz/crashes/$name-" \
     "build/fuzz/corpus/$name" "tests/fuzz/$name" 2>&1 | tail -n 12 || failed+=("$name")
 done
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the golden files of the tests anew: tests/golden/<subject>/make.py, each documented in itself.
+# Makes the golden files of the tests anew: each tests/golden/<subject>/make.py says what it makes.
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -15,5 +15,6 @@ if [ "$preset" = tsan ]; then
   setarch -R build/tsan/hone_base_test --gtest_filter='*Threads*'
 else
   cmake --build "build/$preset" -j "$jobs"
-  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir "build/$preset" --output-on-failure --timeout 1800
+  export UBSAN_OPTIONS=print_stacktrace=1
+  ctest --test-dir "build/$preset" --output-on-failure --timeout 1800
 fi

@@ -38,7 +38,8 @@ install_system_packages() {
   local missing=()
   local package
   local installed
-  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2> /dev/null | sed -n 's/^installed //p')
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2> /dev/null |
+    sed -n 's/^installed //p')
   for package in "${packages[@]}"; do
     grep -qxF "$package" <<< "$installed" || missing+=("$package")
   done

@@ -20,9 +20,8 @@ else
   clang-format --dry-run --Werror "${sources[@]}" || status=1
   .venv/bin/ruff check "${folders[@]}" || status=1
   .venv/bin/ruff format --check "${folders[@]}" || status=1
-  if [ -n "$(find "${folders[@]}" -name '*.py' -print -quit)" ]; then
-    .venv/bin/mypy "${folders[@]}" || status=1
-  fi
+  mapfile -t scripts < <(find "${folders[@]}" -name '*.py' | sort)
+  if [ ${#scripts[@]} -gt 0 ]; then .venv/bin/mypy "${scripts[@]}" || status=1; fi
 fi
 [ $status -eq 0 ] || echo "style: run 'make format', then see what is left" >&2
 exit $status

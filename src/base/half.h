@@ -30,7 +30,8 @@ inline std::uint16_t f32_to_f16(float value) {
   }
   if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // overflow
   if (magnitude < 0x38800000u) {
-    // Subnormal half: adding 0.5 in f32 aligns the mantissa so that the hardware's rounding is ours.
+    // Subnormal half: adding 0.5 in f32 aligns the mantissa so that the hardware's rounding is
+    // ours.
     const float aligned = std::bit_cast<float>(magnitude) + 0.5f;
     return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(aligned) - 0x3f000000u));
   }

@@ -8,7 +8,8 @@
 
 namespace hone {
 
-inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::uint64_t key) {
+inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
+                                           std::uint64_t key) {
   std::uint32_t key0 = static_cast<std::uint32_t>(key);
   std::uint32_t key1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -31,9 +32,10 @@ class Random {
 
   std::uint32_t next_u32() {
     if (used_ == 4) {
-      block_ = philox({static_cast<std::uint32_t>(position_), static_cast<std::uint32_t>(position_ >> 32),
-                       static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)},
-                      seed_);
+      block_ = philox(
+          {static_cast<std::uint32_t>(position_), static_cast<std::uint32_t>(position_ >> 32),
+           static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)},
+          seed_);
       ++position_;
       used_ = 0;
     }

@@ -93,8 +93,8 @@ class [[nodiscard]] Status {
 
 // `HONE_RETURN_IF_ERROR(write(...))` leaves the function with the error, if there is one.
 // It declares nothing that the caller could see.
-#define HONE_RETURN_IF_ERROR(expression)                                        \
-  do {                                                                          \
+#define HONE_RETURN_IF_ERROR(expression)                                           \
+  do {                                                                             \
     if (auto hone_status = (expression); !hone_status) return hone_status.error(); \
   } while (false)
 

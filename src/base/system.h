@@ -1,5 +1,5 @@
-// What the machine has and what of it this process may use: cores, memory, caches, instruction
-// sets. SPDX-License-Identifier: Apache-2.0
+// What the machine has and what of it this process may use: cores, memory, caches.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

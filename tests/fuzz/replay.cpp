@@ -1,4 +1,4 @@
-// Runs a fuzzer's entry point over kept files: `x_fuzz FOLDER...`; the regression form of libFuzzer.
+// Runs a fuzzer's entry point over kept files: `x_fuzz FOLDER...`; as libFuzzer would.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstddef>
 #include <cstdint>
