@@ -12,17 +12,17 @@
 //   scales, kSuper     per 256 columns: [16] f16 scale, then [16] f16 minimum factor; then for each
 //                      of its blocks [16] 8-bit sub-scale (signed if no minimum), [16] u8
 //                      sub-minimum; scale = f16 * sub-scale, minimum = -(f16 * sub-minimum)
-//   codes, kU4, kTable4  two quads a 64-byte line: low nibbles quad 2i, high nibbles quad 2i + 1
-//   codes, kU2         four quads a line: bits 2i, 2i + 1 are quad i
-//   codes, kU5         as kU4, then a line with bit i of each byte = bit 4 of quad i
-//   codes, kU6         as kU4, then lines as kU2 with bits 4 and 5
-//   codes, kU3         as kU2, then lines with bit i of each byte = bit 2 of quad i (8 quads a
-//   line) codes, kU8         one quad a line; Q8_0's codes are stored + 128 kF32, kF16 [columns][16
-//   rows] kBF16              [columns / 2][16 rows][2 columns], the last pair filled with zero
-// Bit planes with more than one block a line (16-column blocks) span 32 columns: a "line group".
+//   codes              per 32 columns (a unit), bits-of-a-code lines of 64 bytes:
+//     kU4, kTable4     two quads a line: low nibbles quad 2i, high nibbles quad 2i + 1
+//     kU2              four quads a line: bits 2i, 2i + 1 are quad i
+//     kU5              as kU4, then a line with bit i of each byte = bit 4 of quad i
+//     kU6              as kU4, then two lines as kU2 with bits 4 and 5
+//     kU3              as kU2, then a line with bit i of each byte = bit 2 of quad i
+//     kU8              one quad a line; Q8_0's codes are stored + 128
+//   kF32, kF16         [columns][16 rows]
+//   kBF16              [columns / 2][16 rows][2 columns], the last pair filled with zero
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -71,7 +71,7 @@ void unpack_row(const PackedLayout& layout, std::span<const std::byte> packed, s
                 std::span<float> out);
 
 // IQ4_NL's sixteen values, as code + 128.
-inline constexpr std::array<std::uint8_t, 16> kTable4Codes = {
+inline constexpr std::uint8_t kTable4Codes[16] = {
     128 - 127, 128 - 104, 128 - 83, 128 - 65, 128 - 49, 128 - 35, 128 - 22, 128 - 10,
     128 + 1,   128 + 13,  128 + 25, 128 + 38, 128 + 53, 128 + 69, 128 + 89, 128 + 113};
 

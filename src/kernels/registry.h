@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "kernels/extended_sum.h"
+#include "kernels/matmul.h"
 #include "kernels/peak.h"
 
 namespace hone::kernels {
