@@ -69,7 +69,7 @@ struct AddedToken {
 };
 
 struct NormalizerStep {
-  enum class Kind : std::uint8_t { kNfc, kNfd, kNfkc, kNfkd, kReplace, kPrepend, kLowercase };
+  enum class Kind : std::uint8_t { kNfc, kNfd, kNfkc, kNfkd, kReplace, kPrepend };
   Kind kind = Kind::kNfc;
   std::string pattern;  // kReplace: plain text
   std::string content;  // kReplace, kPrepend
@@ -86,6 +86,7 @@ struct PreTokenizerStep {
   Kind kind = Kind::kRegex;
   std::string regex;                        // kRegex, in Oniguruma's and PCRE2's common syntax
   Behavior behavior = Behavior::kIsolated;  // kRegex: what becomes of the matches
+  bool invert = false;                      // kRegex: what lies between counts as the matches
   bool individual = false;                  // kDigits
   bool split = false;                       // kMetaspace: a piece begins at each U+2581
   Prepend prepend = Prepend::kNever;        // kMetaspace
