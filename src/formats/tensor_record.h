@@ -4,8 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/dtype.h"
@@ -29,5 +32,18 @@ struct TensorRecord {
     return product;
   }
 };
+
+// Bytes of a tensor; nothing if an extent is negative, the product overflows, or the innermost
+// extent is not a whole number of blocks.
+std::optional<std::int64_t> checked_tensor_bytes(DType dtype, std::span<const std::int64_t> shape);
+
+// Indices of two records of one file that share bytes, in file order.
+std::optional<std::pair<std::size_t, std::size_t>> find_overlap(
+    std::span<const TensorRecord> tensors);
+
+// "[576, 1536]"
+std::string shape_text(std::span<const std::int64_t> shape);
+// A name out of an untrusted file, safe to print: short, control and non-ASCII bytes escaped.
+std::string printable(std::string_view name);
 
 }  // namespace hone::formats
