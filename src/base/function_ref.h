@@ -13,14 +13,18 @@ class FunctionRef;
 
 template <typename R, typename... Arguments>
 class FunctionRef<R(Arguments...)> {
+  template <typename F>
+  using OtherCallable =
+      std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> &&
+                       std::is_object_v<std::remove_reference_t<F>> &&  // no bare function
+                       std::is_invocable_r_v<R, F&, Arguments...>>;
+
  public:
   FunctionRef() = default;
 
-  template <typename F>
-  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> &&
-           std::is_invocable_r_v<R, F&, Arguments...>)
-      FunctionRef(
-          F&& callable)  // NOLINT implicit: a lambda is passed where a FunctionRef is asked for
+  // Implicit, so that a lambda can be passed where a FunctionRef is asked for.
+  template <typename F, typename = OtherCallable<F>>
+  FunctionRef(F&& callable)  // NOLINT(google-explicit-constructor)
       : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
         call_([](void* object, Arguments... arguments) -> R {
           return (*static_cast<std::remove_reference_t<F>*>(object))(

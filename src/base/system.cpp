@@ -185,7 +185,7 @@ std::string cache_folder() {
     const char* value = std::getenv(name);  // NOLINT read before threads that could set it
     return std::string(value == nullptr ? "" : value);
   };
-  if (const std::string own = variable("HONE_CACHE"); !own.empty()) return own;
+  if (std::string own = variable("HONE_CACHE"); !own.empty()) return own;
   if (const std::string cache = variable("XDG_CACHE_HOME"); !cache.empty()) return cache + "/hone";
   if (const std::string home = variable("HOME"); !home.empty()) return home + "/.cache/hone";
   return "";

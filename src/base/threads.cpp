@@ -49,11 +49,11 @@ Barrier::Barrier(int threads, std::chrono::nanoseconds spin)
 
 void Barrier::arrive_and_wait(int thread) {
   if (threads_ == 1) return;
-  Cell* mine = &cells_[static_cast<std::size_t>(thread) * static_cast<std::size_t>(rounds_)];
+  Cell* mine = cells_of(thread);
   const std::uint32_t epoch = ++mine->epoch;
   for (int round = 0; round < rounds_; ++round) {
-    const int partner = (thread + (1 << round)) % threads_;
-    cells_[static_cast<std::size_t>(partner * rounds_ + round)].signal.set(epoch);
+    Cell* partner = cells_of((thread + (1 << round)) % threads_);
+    partner[round].signal.set(epoch);
     // A fast partner may already have signalled the next barrier: reached() asks for "at least".
     mine[round].signal.wait(epoch, spin_);
   }

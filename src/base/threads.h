@@ -54,6 +54,10 @@ class Barrier {
     EpochSignal signal;
     std::uint32_t epoch = 0;  // of round 0's cell: the owner's count of barriers passed
   };
+  Cell* cells_of(int thread) {
+    return cells_.data() + static_cast<std::size_t>(thread) * static_cast<std::size_t>(rounds_);
+  }
+
   int threads_;
   int rounds_;
   std::chrono::nanoseconds spin_;
