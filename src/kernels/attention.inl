@@ -11,7 +11,9 @@ namespace {
 // Rows (token, head) that share one walk over the pages and one conversion of each to f32.
 constexpr int kBlockRows = 96;
 // From this many rows on, converting a page once is cheaper than in each tile.
-constexpr int kConvertRows = 3 * kTileRows;
+constexpr int kConvertRows = 18;
+
+using Part = hn::CappedTag<float, 8>;  // head_size is a multiple of 8
 
 // The parts of AttentionTask::scratch; attention_scratch_bytes counts the same.
 struct BlockScratch {
@@ -68,6 +70,8 @@ HWY_INLINE PageBlock<Element> page_block(const AttentionTask& task, int page, in
   result.keys = reinterpret_cast<const Element*>(task.key_pool.data() + offset);
   result.values = reinterpret_cast<const Element*>(task.value_pool.data() + offset);
   result.key_scales = result.value_scales = nullptr;
+  result.next_keys = result.keys;
+  result.next_values = result.values;
   if constexpr (sizeof(Element) == 1) {
     result.key_scales = reinterpret_cast<const float*>(result.keys + elements);
     result.value_scales = reinterpret_cast<const float*>(result.values + elements);
@@ -83,77 +87,75 @@ HWY_NOINLINE PageBlock<float> convert_page(const PageBlock<Element>& page, std::
     hn::Store(load_elements(f32, page.keys + i), f32, scratch.keys + i);
     hn::Store(load_elements(f32, page.values + i), f32, scratch.values + i);
   }
-  return {scratch.keys, scratch.values, page.key_scales, page.value_scales};
+  return {scratch.keys,      scratch.values, page.key_scales,
+          page.value_scales, scratch.keys,   scratch.values};
 }
 
 // Some rows of a block against one page.
 template <class Element>
 class PageWalk {
  public:
-  HWY_INLINE PageWalk(const AttentionTask& task, int heads, int page_begin, const ScoreRule& rule)
-      : task_(task), heads_(heads), page_begin_(page_begin), rule_(rule) {}
+  HWY_INLINE PageWalk(const AttentionTask& task, int heads, int page_begin, const ScoreRule& rule,
+                      const PageBlock<Element>& page)
+      : task_(task),
+        head_size_(static_cast<std::size_t>(task.layout.head_size)),
+        heads_(heads),
+        page_begin_(page_begin),
+        plain_(task.layout.kind != CacheKind::kI8 && rule.cap == 0.0F),
+        rule_(rule),
+        page_(page) {}
 
-  // Rows that see all of the page.
-  HWY_INLINE void whole(int rows, TileState state, const PageBlock<Element>& page) {
-    const std::size_t head_size = static_cast<std::size_t>(task_.layout.head_size);
-    for (int left = rows; left > 0;) {
-      const int tile = tile_rows(left);
-      score_rows(tile, state, page.keys, head_size, scratch_);
-      softmax_tile<false>(
-          tile, state, rule_, page.key_scales, page.value_scales,
-          [](int) {
-            return Seen{0, kPageTokens};
-          },
-          scratch_);
-      value_rows(tile, page.values, head_size, Seen{0, kPageTokens}, scratch_, 0, state.outputs);
-      advance(state, tile);
-      left -= tile;
-    }
-  }
-
-  // Rows of which each sees a part of its own; values that a row does not see are not even
+  // kPartial: each row sees a part of its own. Values that a row does not see are not even
   // multiplied by 0, as they may be NaN.
-  HWY_INLINE void partial(int first_row, int rows, TileState state,
-                          const PageBlock<Element>& page) {
-    const std::size_t head_size = static_cast<std::size_t>(task_.layout.head_size);
-    for (int left = rows; left > 0;) {
-      const int tile = tile_rows(left);
+  template <bool kPartial>
+  HWY_INLINE void rows(int first_row, int count, TileState state) {
+    for (int left = count; left > 0;) {
+      const int tile = even_share(left, kTileRows);
+      scores(tile, state);
       const auto seen_of_row = [&](int r) {
-        return seen_in_page(task_, (first_row + r) / heads_, page_begin_);
+        return kPartial ? seen_in_page(task_, (first_row + r) / heads_, page_begin_)
+                        : Seen{0, kPageTokens};
       };
-      score_rows(tile, state, page.keys, head_size, scratch_);
-      softmax_tile<true>(tile, state, rule_, page.key_scales, page.value_scales, seen_of_row,
-                         scratch_);
+      if (plain_) {
+        softmax_tile<kPartial, true>(tile, state, rule_, nullptr, nullptr, seen_of_row, scratch_);
+      } else {
+        softmax_tile<kPartial, false>(tile, state, rule_, page_.key_scales, page_.value_scales,
+                                      seen_of_row, scratch_);
+      }
       for (int row = 0; row < tile;) {
-        const int same = heads_ - (first_row + row) % heads_;  // rows of the same token
-        const int run = same < tile - row ? same : tile - row;
-        value_rows(run, page.values, head_size, seen_of_row(row), scratch_, row,
-                   state.outputs + static_cast<std::size_t>(row) * head_size);
+        // Rows of the same token see the same.
+        const int alike = kPartial ? heads_ - (first_row + row) % heads_ : tile;
+        const int run = even_share(alike < tile - row ? alike : tile - row, kValueRows);
+        value_rows(run, page_, head_size_, seen_of_row(row), scratch_, row,
+                   state.outputs + static_cast<std::size_t>(row) * head_size_);
         row += run;
       }
-      advance(state, tile);
+      const std::size_t done = static_cast<std::size_t>(tile);
+      state.queries += done * state.query_stride;
+      state.outputs += done * head_size_;
+      state.sums += done * kLanes;
+      state.maxima += done;
       first_row += tile;
       left -= tile;
     }
   }
 
  private:
-  // Even tiles: 8 rows are 4 + 4, not 6 + 2.
-  static HWY_INLINE int tile_rows(int left) {
-    return left > 2 * kTileRows ? kTileRows : left > kTileRows ? (left + 1) / 2 : left;
-  }
-  HWY_INLINE void advance(TileState& state, int rows) const {
-    const std::size_t count = static_cast<std::size_t>(rows);
-    state.queries += count * state.query_stride;
-    state.outputs += count * static_cast<std::size_t>(task_.layout.head_size);
-    state.sums += count * kLanes;
-    state.maxima += count;
+  HWY_INLINE void scores(int count, const TileState& state) {
+    for (int row = 0; row < count;) {
+      const int share = even_share(count - row, kScoreRows);
+      score_rows(share, state, page_, head_size_, row, scratch_);
+      row += share;
+    }
   }
 
   const AttentionTask& task_;
+  std::size_t head_size_;
   int heads_;
   int page_begin_;
+  bool plain_;
   ScoreRule rule_;
+  PageBlock<Element> page_;
   TileScratch scratch_;
 };
 
@@ -192,17 +194,18 @@ HWY_NOINLINE void block_page(const AttentionTask& task, const HeadGroup& group, 
   const int whole_row = row_of(all_from);
   const int second_row = row_of(all_to + 1);
   const int end_row = row_of(some_to + 1);
-  PageWalk<Element> walk(task, heads, page_begin, rule);
+  PageWalk<Element> walk(task, heads, page_begin, rule, page);
   if (whole_row > partial_row) {
-    walk.partial(partial_row, whole_row - partial_row,
-                 row_state(state, partial_row - begin, head_size), page);
+    walk.template rows<true>(partial_row, whole_row - partial_row,
+                             row_state(state, partial_row - begin, head_size));
   }
   if (second_row > whole_row) {
-    walk.whole(second_row - whole_row, row_state(state, whole_row - begin, head_size), page);
+    walk.template rows<false>(whole_row, second_row - whole_row,
+                              row_state(state, whole_row - begin, head_size));
   }
   if (end_row > second_row) {
-    walk.partial(second_row, end_row - second_row, row_state(state, second_row - begin, head_size),
-                 page);
+    walk.template rows<true>(second_row, end_row - second_row,
+                             row_state(state, second_row - begin, head_size));
   }
 }
 
@@ -214,6 +217,7 @@ HWY_INLINE const float* query_row(const AttentionTask& task, const HeadGroup& gr
 
 HWY_INLINE void start_block(const AttentionTask& task, const HeadGroup& group, int begin, int end,
                             const BlockScratch& scratch, TileState& state) {
+  const Part part;
   const std::size_t head_size = static_cast<std::size_t>(task.layout.head_size);
   const std::size_t rows = static_cast<std::size_t>(end - begin);
   state = {scratch.queries, head_size, scratch.sums, scratch.maxima, scratch.outputs};
@@ -221,19 +225,22 @@ HWY_INLINE void start_block(const AttentionTask& task, const HeadGroup& group, i
     state.queries = query_row(task, group, begin);  // already row after row
   } else {
     for (std::size_t r = 0; r < rows; ++r) {
-      std::memcpy(scratch.queries + r * head_size,
-                  query_row(task, group, begin + static_cast<int>(r)), head_size * sizeof(float));
+      const float* from = query_row(task, group, begin + static_cast<int>(r));
+      float* to = scratch.queries + r * head_size;
+      for (std::size_t d = 0; d < head_size; d += hn::MaxLanes(part)) {
+        hn::Store(hn::LoadU(part, from + d), part, to + d);
+      }
     }
   }
   std::memset(state.outputs, 0, rows * head_size * sizeof(float));
   std::memset(state.sums, 0, rows * kLanes * sizeof(float));
-  for (std::size_t r = 0; r < rows + 16; ++r) state.maxima[r] = kMasked;
+  for (std::size_t r = 0; r < rows + kLanes; ++r) state.maxima[r] = kMasked;
 }
 
 HWY_INLINE void finish_block(const AttentionTask& task, const HeadGroup& group, int begin, int end,
                              const TileState& state) {
   const F32 f32;
-  const hn::CappedTag<float, 8> part;
+  const Part part;
   const std::size_t head_size = static_cast<std::size_t>(task.layout.head_size);
   for (int row = begin; row < end; ++row) {
     const std::size_t r = static_cast<std::size_t>(row - begin);
@@ -259,8 +266,15 @@ HWY_NOINLINE void attend_block(const AttentionTask& task, const HeadGroup& group
   const int last_position = task.first_position + (end - 1) / group.heads;
   const int oldest =
       task.window > 0 ? clamp_to(first_position - task.window + 1, 0, first_position) : 0;
-  for (int page = oldest / kPageTokens; page <= last_position / kPageTokens; ++page) {
-    const PageBlock<Element> block = page_block<Element>(task, page, group.kv_head);
+  const int last_page = last_position / kPageTokens;
+  PageBlock<Element> next = page_block<Element>(task, oldest / kPageTokens, group.kv_head);
+  for (int page = oldest / kPageTokens; page <= last_page; ++page) {
+    PageBlock<Element> block = next;
+    if (page < last_page) {
+      next = page_block<Element>(task, page + 1, group.kv_head);
+      block.next_keys = next.keys;
+      block.next_values = next.values;
+    }
     const int page_begin = page * kPageTokens;
     if (sizeof(Element) < sizeof(float) && end - begin >= kConvertRows) {
       block_page(task, group, begin, end, page_begin, convert_page(block, head_size, scratch),

@@ -12,7 +12,11 @@
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 namespace {
 
-inline constexpr int kTileRows = 6;  // 6 x 2 sums, 2 loads and a broadcast fit in 16 registers
+// Rows that share a load of keys: 6 x 2 sums, 2 loads and a broadcast fit in 16 registers, 12 x 2
+// and so on in 32. Rows that share a load of values: 6 x 2 sums, with 32 registers 6 x 4.
+inline constexpr int kScoreRows = kLanes == 16 ? 12 : 6;
+inline constexpr int kValueRows = 6;
+inline constexpr int kTileRows = 12;  // a tile's softmax hides the latencies of a row's
 inline constexpr float kMasked = -1e30F;
 
 // One vector of elements, as f32 (exact for every kind of cache).
@@ -35,10 +39,12 @@ HWY_INLINE hn::Vec<Tag> load_elements(Tag d, const std::int8_t* from) {
 // One page of one kv head.
 template <class Element>
 struct PageBlock {
-  const Element* keys;        // [head_size][32]
-  const Element* values;      // [32][head_size]
-  const float* key_scales;    // [32], or null
-  const float* value_scales;  // [32], or null
+  const Element* keys;         // [head_size][32]
+  const Element* values;       // [32][head_size]
+  const float* key_scales;     // [32], or null
+  const float* value_scales;   // [32], or null
+  const Element* next_keys;    // the page to come, or again this one: fetched while this one
+  const Element* next_values;  // is worked on, as no hardware follows a page table
 };
 
 // What the rows of a tile carry from page to page.
@@ -46,15 +52,14 @@ struct TileState {
   const float* queries;  // rows `query_stride` apart
   std::size_t query_stride;
   float* sums;     // [rows][kLanes]: partial sums of the weights, by lane
-  float* maxima;   // [rows]: in units of log2; a vector may be read past the last row
+  float* maxima;   // [rows]: the largest exponent of 2 so far; a vector may be read past the last
   float* outputs;  // [rows][head_size]: weighted sums of values
 };
 
 // The tile's own scratch.
 struct TileScratch {
   alignas(64) float scores[kTileRows][kPageTokens];  // then weights
-  alignas(64) float rescale[kTileRows + kLanes];
-  alignas(64) float maxima[kTileRows + kLanes];
+  float rescale[kTileRows + kLanes];
 };
 
 // How scores become exponents of 2.
@@ -69,33 +74,42 @@ struct Seen {
   int end;
 };
 
+// Small tiles wait for memory, large ones are of pages already converted or about to be reused.
+template <int kRows, class Element>
+HWY_INLINE void prefetch(const Element* from) {
+  if constexpr (kRows <= 6 && sizeof(Element) < sizeof(float)) {
+    __builtin_prefetch(from, 0, 3);
+  }
+}
+
 // scores[r][t] = sum_d queries[r][d] * keys[d][t], d in ascending order.
 template <int kRows, class Element>
-HWY_INLINE void score_tile(const TileState& state, const Element* keys, std::size_t head_size,
-                           TileScratch& scratch) {
+HWY_INLINE void score_tile(const TileState& state, const PageBlock<Element>& page,
+                           std::size_t head_size, int first_row, TileScratch& scratch) {
   const F32 f32;
   constexpr std::size_t kWidth = 2 * kLanes;
   for (std::size_t token = 0; token < kPageTokens; token += kWidth) {
     VecF32 sum[kRows][2];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = hn::Zero(f32);
-    const float* query = state.queries;
     const std::size_t stride = state.query_stride;
+    const float* query = state.queries + static_cast<std::size_t>(first_row) * stride;
     for (std::size_t d = 0; d < head_size; ++d) {
-      const Element* key = keys + d * kPageTokens + token;
+      const Element* key = page.keys + d * kPageTokens + token;
+      prefetch<kRows>(page.next_keys + d * kPageTokens + token);
       const VecF32 key0 = load_elements(f32, key);
       const VecF32 key1 = load_elements(f32, key + kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
       for (int r = 0; r < kRows; ++r) {
         const VecF32 q = hn::Set(f32, query[static_cast<std::size_t>(r) * stride + d]);
         sum[r][0] = hn::MulAdd(q, key0, sum[r][0]);
         sum[r][1] = hn::MulAdd(q, key1, sum[r][1]);
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      hn::Store(sum[r][0], f32, scratch.scores[r] + token);
-      hn::Store(sum[r][1], f32, scratch.scores[r] + token + kLanes);
+      hn::Store(sum[r][0], f32, scratch.scores[first_row + r] + token);
+      hn::Store(sum[r][1], f32, scratch.scores[first_row + r] + token + kLanes);
     }
   }
 }
@@ -118,147 +132,177 @@ HWY_INLINE hn::Mask<F32> seen_lanes(Seen seen, int token) {
 
 // The online softmax (Milakov and Gimelshein 2018; Dao et al., FlashAttention, 2022): scores to
 // weights relative to the maximum so far, and the factors by which older sums must shrink.
-// `seen(r)` is looked at only if kMask: unseen tokens get weight 0, whatever their score.
-template <bool kMask, class SeenOfRow>
+// kPlain: no scales and no cap, so that scaling is a part of the exponent's one multiply-add.
+// `seen_of_row(r)` is asked only if kMask: unseen tokens get weight 0, whatever their score.
+template <bool kMask, bool kPlain, class SeenOfRow>
 HWY_INLINE void softmax_tile(int rows, const TileState& state, const ScoreRule& rule,
                              const float* key_scales, const float* value_scales,
                              SeenOfRow seen_of_row, TileScratch& scratch) {
   const F32 f32;
   constexpr int kStep = static_cast<int>(kLanes);
+  const float factor = kPlain ? rule.factor : 1.0F;
+  alignas(64) float before[kTileRows + kLanes];
   for (int r = 0; r < rows; ++r) {
     float* scores = scratch.scores[r];
     VecF32 largest = hn::Set(f32, kMasked);
 #pragma GCC unroll 4
     for (int t = 0; t < kPageTokens; t += kStep) {
       VecF32 score = hn::Load(f32, scores + t);
-      if (key_scales != nullptr) score = hn::Mul(score, hn::LoadU(f32, key_scales + t));
-      score = to_exponent(score, rule);
+      if constexpr (!kPlain) {
+        if (key_scales != nullptr) score = hn::Mul(score, hn::LoadU(f32, key_scales + t));
+        score = to_exponent(score, rule);
+      }
       if constexpr (kMask) {
         score = hn::IfThenElse(seen_lanes(seen_of_row(r), t), score, hn::Set(f32, kMasked));
       }
-      hn::Store(score, f32, scores + t);
+      if constexpr (kMask || !kPlain) hn::Store(score, f32, scores + t);
       largest = hn::Max(largest, score);
     }
-    const float before = state.maxima[r];
-    const float here = hn::GetLane(hn::MaxOfLanes(f32, largest));
-    scratch.maxima[r] = here > before ? here : before;
+    before[r] = state.maxima[r];
+    const float here = hn::GetLane(hn::MaxOfLanes(f32, largest)) * factor;
+    state.maxima[r] = here > before[r] ? here : before[r];
   }
-  for (int r = 0; r < rows; r += kStep) {
-    const VecF32 before = hn::LoadU(f32, state.maxima + r);
-    const VecF32 now = hn::LoadU(f32, scratch.maxima + r);
-    hn::StoreU(exp2_or_zero(hn::Sub(before, now)), f32, scratch.rescale + r);
+  // One vector for all rows; but a load that follows the stores it needs too closely waits for
+  // them, which few rows do not make up for. The bits are the same.
+  if (rows > 4) {
+    for (int r = 0; r < rows; r += kStep) {
+      const VecF32 change = hn::Sub(hn::LoadU(f32, before + r), hn::LoadU(f32, state.maxima + r));
+      hn::StoreU(exp2_or_zero(change), f32, scratch.rescale + r);
+    }
+  } else {
+    for (int r = 0; r < rows; ++r) {
+      const VecF32 change = hn::Sub(hn::Set(f32, before[r]), hn::Set(f32, state.maxima[r]));
+      scratch.rescale[r] = hn::GetLane(exp2_or_zero(change));
+    }
   }
   for (int r = 0; r < rows; ++r) {
     float* scores = scratch.scores[r];
     float* sums = state.sums + static_cast<std::size_t>(r) * kLanes;
-    const VecF32 maximum = hn::Set(f32, scratch.maxima[r]);
+    const VecF32 maximum = hn::Set(f32, state.maxima[r]);
     VecF32 sum = hn::Mul(hn::Load(f32, sums), hn::Set(f32, scratch.rescale[r]));
 #pragma GCC unroll 4
     for (int t = 0; t < kPageTokens; t += kStep) {
-      VecF32 weight = exp2_or_zero(hn::Sub(hn::Load(f32, scores + t), maximum));
+      const VecF32 score = hn::Load(f32, scores + t);
+      VecF32 weight = exp2_or_zero(kPlain ? hn::MulSub(score, hn::Set(f32, factor), maximum)
+                                          : hn::Sub(score, maximum));
       sum = hn::Add(sum, weight);
-      // Rows past the last seen token are never multiplied, so their scales may be anything.
-      if (value_scales != nullptr) weight = hn::Mul(weight, hn::LoadU(f32, value_scales + t));
+      // Values of unseen tokens are never multiplied, so their scales may be anything.
+      if constexpr (!kPlain) {
+        if (value_scales != nullptr) weight = hn::Mul(weight, hn::LoadU(f32, value_scales + t));
+      }
       hn::Store(weight, f32, scores + t);
     }
     hn::Store(sum, f32, sums);
-    state.maxima[r] = scratch.maxima[r];
   }
 }
 
 // outputs[r][c] = outputs[r][c] * rescale[r] + sum_t weights[r][t] * values[t][c] for a column
 // block of kVectors vectors, t in ascending order.
 template <int kRows, int kVectors, class Tag, class Element>
-HWY_INLINE void value_columns(Tag f32, const Element* values, std::size_t head_size, Seen seen,
-                              const TileScratch& scratch, int first_row, float* outputs) {
+HWY_INLINE void value_columns(Tag f32, const PageBlock<Element>& page, std::size_t column,
+                              std::size_t head_size, Seen seen, const TileScratch& scratch,
+                              int first_row, float* outputs) {
   constexpr std::size_t kWidth = hn::MaxLanes(Tag());
   hn::Vec<Tag> sum[kRows][kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
     const auto rescale = hn::Set(f32, scratch.rescale[first_row + r]);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int v = 0; v < kVectors; ++v) {
-      const float* from = outputs + static_cast<std::size_t>(r) * head_size + v * kWidth;
+      const float* from = outputs + static_cast<std::size_t>(r) * head_size + column + v * kWidth;
       sum[r][v] = hn::Mul(hn::LoadU(f32, from), rescale);
     }
   }
   const float* weights = scratch.scores[first_row];
   for (int t = seen.begin; t < seen.end; ++t) {
-    const Element* row = values + static_cast<std::size_t>(t) * head_size;
+    const std::size_t at = static_cast<std::size_t>(t) * head_size + column;
+    const Element* row = page.values + at;
+    for (std::size_t c = 0; c < kVectors * kWidth; c += 64 / sizeof(Element)) {
+      prefetch<kRows>(page.next_values + at + c);
+    }
     hn::Vec<Tag> value[kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int v = 0; v < kVectors; ++v) value[v] = load_elements(f32, row + v * kWidth);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const auto weight = hn::Set(f32, weights[r * kPageTokens + t]);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(weight, value[v], sum[r][v]);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(sum[r][v], f32, outputs + static_cast<std::size_t>(r) * head_size + v * kWidth);
+      hn::StoreU(sum[r][v], f32,
+                 outputs + static_cast<std::size_t>(r) * head_size + column + v * kWidth);
     }
   }
 }
 
 template <int kRows, class Element>
-HWY_INLINE void value_tile(const Element* values, std::size_t head_size, Seen seen,
+HWY_INLINE void value_tile(const PageBlock<Element>& page, std::size_t head_size, Seen seen,
                            const TileScratch& scratch, int first_row, float* outputs) {
   const F32 f32;
   // Few rows need more vectors to hide the latency of a sum; many have no registers for them.
   constexpr int kVectors = kLanes == 16 || kRows <= 3 ? 4 : 2;
   std::size_t column = 0;
   for (; column + kVectors * kLanes <= head_size; column += kVectors * kLanes) {
-    value_columns<kRows, kVectors>(f32, values + column, head_size, seen, scratch, first_row,
-                                   outputs + column);
+    value_columns<kRows, kVectors>(f32, page, column, head_size, seen, scratch, first_row, outputs);
   }
   if constexpr (kVectors > 2) {
     if (column + 2 * kLanes <= head_size) {
-      value_columns<kRows, 2>(f32, values + column, head_size, seen, scratch, first_row,
-                              outputs + column);
+      value_columns<kRows, 2>(f32, page, column, head_size, seen, scratch, first_row, outputs);
       column += 2 * kLanes;
     }
   }
   for (; column + kLanes <= head_size; column += kLanes) {
-    value_columns<kRows, 1>(f32, values + column, head_size, seen, scratch, first_row,
-                            outputs + column);
+    value_columns<kRows, 1>(f32, page, column, head_size, seen, scratch, first_row, outputs);
   }
   if constexpr (kLanes == 16) {
     if (column < head_size) {  // head_size is a multiple of 8
       const hn::CappedTag<float, 8> half;
-      value_columns<kRows, 1>(half, values + column, head_size, seen, scratch, first_row,
-                              outputs + column);
+      value_columns<kRows, 1>(half, page, column, head_size, seen, scratch, first_row, outputs);
     }
   }
 }
 
+// At most kScoreRows rows.
 template <class Element>
-HWY_NOINLINE void score_rows(int rows, const TileState& state, const Element* keys,
-                             std::size_t head_size, TileScratch& scratch) {
+HWY_NOINLINE void score_rows(int rows, const TileState& state, const PageBlock<Element>& page,
+                             std::size_t head_size, int first_row, TileScratch& scratch) {
   switch (rows) {
-    case 1: return score_tile<1>(state, keys, head_size, scratch);
-    case 2: return score_tile<2>(state, keys, head_size, scratch);
-    case 3: return score_tile<3>(state, keys, head_size, scratch);
-    case 4: return score_tile<4>(state, keys, head_size, scratch);
-    case 5: return score_tile<5>(state, keys, head_size, scratch);
-    default: return score_tile<6>(state, keys, head_size, scratch);
+#define HONE_ROWS(n) \
+  case n: return score_tile<n>(state, page, head_size, first_row, scratch);
+    HONE_ROWS(1)
+    HONE_ROWS(2)
+    HONE_ROWS(3)
+    HONE_ROWS(4) HONE_ROWS(5) HONE_ROWS(6)
+#if defined(HONE_ISA_AVX512)
+        HONE_ROWS(7) HONE_ROWS(8) HONE_ROWS(9) HONE_ROWS(10) HONE_ROWS(11) HONE_ROWS(12)
+#endif
+#undef HONE_ROWS
+            default : return;
   }
 }
 
+// At most kValueRows rows.
 template <class Element>
-HWY_NOINLINE void value_rows(int rows, const Element* values, std::size_t head_size, Seen seen,
-                             const TileScratch& scratch, int first_row, float* outputs) {
+HWY_NOINLINE void value_rows(int rows, const PageBlock<Element>& page, std::size_t head_size,
+                             Seen seen, const TileScratch& scratch, int first_row, float* outputs) {
   switch (rows) {
-    case 1: return value_tile<1>(values, head_size, seen, scratch, first_row, outputs);
-    case 2: return value_tile<2>(values, head_size, seen, scratch, first_row, outputs);
-    case 3: return value_tile<3>(values, head_size, seen, scratch, first_row, outputs);
-    case 4: return value_tile<4>(values, head_size, seen, scratch, first_row, outputs);
-    case 5: return value_tile<5>(values, head_size, seen, scratch, first_row, outputs);
-    default: return value_tile<6>(values, head_size, seen, scratch, first_row, outputs);
+    case 1: return value_tile<1>(page, head_size, seen, scratch, first_row, outputs);
+    case 2: return value_tile<2>(page, head_size, seen, scratch, first_row, outputs);
+    case 3: return value_tile<3>(page, head_size, seen, scratch, first_row, outputs);
+    case 4: return value_tile<4>(page, head_size, seen, scratch, first_row, outputs);
+    case 5: return value_tile<5>(page, head_size, seen, scratch, first_row, outputs);
+    default: return value_tile<6>(page, head_size, seen, scratch, first_row, outputs);
   }
+}
+
+// How many of `left` rows to take at a time if at most `most` fit: 8 rows are 4 + 4, not 6 + 2.
+HWY_INLINE int even_share(int left, int most) {
+  return left > 2 * most ? most : left > most ? (left + 1) / 2 : left;
 }
 
 }  // namespace
