@@ -44,10 +44,12 @@ class BrokenHouse : public testing::Test {
     std::string name = (fs::temp_directory_path() / "hone-house-XXXXXX").string();
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     root_ = name;
-    write("src/layers.txt", "# a table\nlow:\nmiddle/part: low\nmiddle: low\nhigh: low middle\n");
+    write("src/layers.txt",
+          "# a table\nlow:\nmiddle: low\nmiddle/part: low middle\nhigh: low middle/part\n");
     write("src/low/a.h", kHead);
-    write("src/middle/m.h", kHead + "#include \"low/a.h\"\n#include \"middle/part/p.h\"\n");
-    write("src/middle/part/p.h", kHead + "#include \"low/a.h\"\n#include <vector>\n");
+    write("src/middle/m.h", kHead + "#include \"low/a.h\"\n");
+    write("src/middle/part/p.h", kHead + "#include \"middle/m.h\"\n#include <vector>\n");
+    write("src/middle/sub/s.h", kHead + "#include \"middle/m.h\"\n");  // of the room middle
     write("src/high/list.inc", "// Members.\nHONE_THING(one)\n");
     write("src/high/one.cpp", kHead + "#include \"middle/part/p.h\"\n#include \"high/shared.h\"\n");
     write("src/high/shared.h", kHead);
@@ -96,8 +98,13 @@ TEST_F(BrokenHouse, ForbiddenIncludeIsFound) {
 }
 
 TEST_F(BrokenHouse, SubRoomsHaveRowsOfTheirOwn) {
-  append("src/middle/part/p.h", "#include \"middle/m.h\"\n");
-  expect_only({"middle/part may not include middle ", "allowed: low, middle/part"});
+  append("src/middle/m.h", "#include \"middle/part/p.h\"\n");
+  expect_only({"middle may not include middle/part", "allowed: low, middle"});
+}
+
+TEST_F(BrokenHouse, RowOfARoomSaysNothingOfTheRoomsInside) {
+  append("src/high/one.cpp", "#include \"middle/m.h\"\n");
+  expect_only({"high may not include middle ", "allowed: high, low, middle/part"});
 }
 
 TEST_F(BrokenHouse, ForbiddenIncludeInAListIsFound) {

@@ -18,7 +18,7 @@ struct Layers {
   std::map<std::string, std::set<std::string>> allowed;
   // The most specific room of a path below src ("passes/rewrite/fold.cpp"); "" if in none.
   std::string room_of(const std::string& path) const;
-  // A room includes itself, the rooms inside of it, the rooms of its row and those inside of them.
+  // A room includes itself and the rooms of its row; a room inside of a room is another room.
   bool may_include(const std::string& from, const std::string& to) const;
 };
 
