@@ -50,7 +50,9 @@ struct SafetensorsTensorToWrite {
   std::function<Status(const Append&)> fill;
 };
 
-// One file, replaced only when complete; the data is aligned to 8 bytes in it.
+// One file, replaced only when complete. Tensors are stored widest element first, so that each is
+// aligned to its element.
+// Errors: kInvalidArgument (names, shapes, sizes, element types), kIo, and those of `fill`.
 Status write_safetensors(const std::string& path, std::span<const SafetensorsTensorToWrite> tensors,
                          const std::map<std::string, std::string>& metadata = {});
 
