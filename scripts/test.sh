@@ -16,11 +16,6 @@ echo "==> tests"
 # One at a time: some measure memory and time, and the models' tests use every core by themselves.
 ctest --test-dir build/release --output-on-failure --timeout 900 || failed+=(ctest)
 
-if compgen -G "tests/*/test_*.py" > /dev/null; then
-  echo "==> tests in Python"
-  .venv/bin/python -m pytest -q tests || failed+=(pytest)
-fi
-
 echo "==> style"
 scripts/style.sh check || failed+=(style)
 

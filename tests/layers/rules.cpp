@@ -85,7 +85,7 @@ struct ListForm {
   std::string_view definition;  // kDefinitions: what stands before the name in the member's file
 };
 constexpr std::array kListForms = {
-    // A family is a file with several kernels: a comment "// family.inl" heads its lines.
+    // A family is a file with several kernels: a comment "// family.inl" names it at its lines.
     ListForm{"src/kernels", ListForm::kComments, ".inl", ""},
     // A family of formats shares a file: one of them defines decode_<name>.
     ListForm{"src/quant", ListForm::kDefinitions, ".cpp", "decode_"},
@@ -159,13 +159,18 @@ void check_list_by_comments(const fs::path& root, const ListForm& form, Findings
   const std::string file = folder + "/list.inc";
   const std::vector<std::string> lines = lines_of(root / file);
   std::set<std::string> named;
-  const std::regex heading(R"(^//\s*([A-Za-z_0-9]+)\)" + std::string(form.extension) + R"(\b)");
+  // "// wave.inl, other.inl; …" above the lines, or behind one.
+  const std::regex heading(R"(\b([A-Za-z_0-9]+)\)" + std::string(form.extension) + R"(\b)");
   for (std::size_t i = 0; i < lines.size(); ++i) {
-    std::smatch match;
-    if (!std::regex_search(lines[i], match, heading)) continue;
-    named.insert(match[1]);
-    if (!fs::exists(root / folder / (match[1].str() + std::string(form.extension)))) {
-      findings.push_back(at(file, i + 1) + "heads a file that does not exist: " + match[1].str());
+    const std::size_t comment = lines[i].find("//");
+    if (comment == std::string::npos) continue;
+    const std::string words = lines[i].substr(comment);
+    for (std::sregex_iterator word(words.begin(), words.end(), heading), end; word != end; ++word) {
+      const std::string stem = (*word)[1];
+      named.insert(stem);
+      if (!fs::exists(root / folder / (stem + std::string(form.extension)))) {
+        findings.push_back(at(file, i + 1) + "heads a file that does not exist: " + stem);
+      }
     }
   }
   for (const std::string& stem : member_stems(root, folder, form.extension)) {
