@@ -181,7 +181,8 @@ Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
     Result<MergeTable> merges = make_merge_table(kept, state->index);
     if (!merges) return merges.error();
     state->merges = std::move(*merges);
-    Result<PreTokenizer> pre_tokenizer = PreTokenizer::create(kept.pre_tokenizer_steps);
+    Result<PreTokenizer> pre_tokenizer =
+        PreTokenizer::create(kept.pre_tokenizer_steps, kept.unicode);
     if (!pre_tokenizer) return pre_tokenizer.error();
     state->pre_tokenizer = std::move(*pre_tokenizer);
     for (const PreTokenizerStep& step : kept.pre_tokenizer_steps) {
@@ -298,7 +299,7 @@ void Tokenizer::State::encode_word(std::string_view word, Work& work,
   }
   merge_by_rank(merges, work.bpe);
   for (const TokenId id : symbols) {
-    const TokenId known = id != kNoToken ? id : vocabulary.unknown;
+    const TokenId known = id != kNoToken || !vocabulary.emit_unknown ? id : vocabulary.unknown;
     if (known != kNoToken) ids.push_back(known);
   }
 }

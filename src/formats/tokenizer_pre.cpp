@@ -58,9 +58,10 @@ PreTokenizerStep digits_step() {
   return step;
 }
 
-std::string regex_of(const PreTokenizerStep& step) {
+std::string regex_of(const PreTokenizerStep& step, UnicodeEdition unicode) {
   if (step.kind != PreTokenizerStep::Kind::kDigits) return step.regex;
-  return fmt::format("[\\p{{N}}{}]{}", kNewestNumbers, step.individual ? "" : "+");
+  return fmt::format("[\\p{{N}}{}]{}", unicode == UnicodeEdition::k16 ? kNumbersSince17 : "",
+                     step.individual ? "" : "+");
 }
 
 }  // namespace
@@ -111,11 +112,12 @@ std::string_view pre_tokenizer_name(std::span<const PreTokenizerStep> steps) {
   return "";
 }
 
-Result<PreTokenizer> PreTokenizer::create(std::span<const PreTokenizerStep> steps) {
+Result<PreTokenizer> PreTokenizer::create(std::span<const PreTokenizerStep> steps,
+                                          UnicodeEdition unicode) {
   PreTokenizer made;
   for (const PreTokenizerStep& step : steps) {
     if (step.kind == PreTokenizerStep::Kind::kMetaspace) continue;  // the tokenizer's own work
-    Result<Regex> regex = Regex::compile(regex_of(step));
+    Result<Regex> regex = Regex::compile(regex_of(step, unicode), unicode);
     if (!regex) return regex.error();
     made.steps_.push_back({std::move(*regex), step.behavior, step.invert});
   }

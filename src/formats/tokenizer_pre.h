@@ -22,7 +22,8 @@ struct Piece {
 
 class PreTokenizer {
  public:
-  static Result<PreTokenizer> create(std::span<const PreTokenizerStep> steps);
+  static Result<PreTokenizer> create(std::span<const PreTokenizerStep> steps,
+                                     UnicodeEdition unicode);
 
   // Fills `pieces` with the pieces of any text, in order. Bytes that are not UTF-8 match nothing:
   // each run of them is a piece of its own, and each stretch between is a text of its own.

@@ -20,41 +20,38 @@ constexpr std::string_view kSpaces =
 constexpr std::uint32_t kMostSteps = 20'000'000;  // of one match; ordinary words take tens
 constexpr std::size_t kLongestPattern = 100'000;  // bytes
 
-struct Property {
-  char name;
-  std::string_view newer;
-};
-constexpr std::array<Property, 3> kProperties = {
-    {{'L', kNewLetters}, {'N', kNewNumbers}, {'M', kNewMarks}}};
+constexpr std::string_view kProperties = "LNM";
+
+std::string_view newer_members(char property, UnicodeEdition unicode) {
+  const bool late = unicode == UnicodeEdition::k16;
+  if (property == 'L') return late ? kLettersSince16 : kLettersSince15;
+  if (property == 'N') return late ? kNumbersSince16 : kNumbersSince15;
+  return kMarksSince16;
+}
 
 // Length of "\p{L}" or "\pL" at `at`, 0 if none of kProperties stands there.
-std::size_t property_at(std::string_view pattern, std::size_t at, const Property*& property) {
+std::size_t property_at(std::string_view pattern, std::size_t at) {
   const std::string_view rest = pattern.substr(at);
   if (rest.size() < 3 || rest[0] != '\\' || (rest[1] != 'p' && rest[1] != 'P')) return 0;
   const bool braced = rest[2] == '{';
   if (braced && (rest.size() < 5 || rest[4] != '}')) return 0;
-  for (const Property& candidate : kProperties) {
-    if (candidate.name == rest[braced ? 3 : 2]) {
-      property = &candidate;
-      return braced ? 5 : 3;
-    }
-  }
-  return 0;
+  return kProperties.find(rest[braced ? 3 : 2]) == kProperties.npos ? 0 : braced ? 5 : 3;
 }
 
 }  // namespace
 
-std::string with_exact_classes(std::string_view pattern) {
+std::string with_exact_classes(std::string_view pattern, UnicodeEdition unicode) {
   std::string exact;
   bool in_class = false;
   for (std::size_t i = 0; i < pattern.size();) {
     const char character = pattern[i];
     const std::string_view pair = pattern.substr(i, 2);
-    const Property* property = nullptr;
-    const std::size_t length = property_at(pattern, i, property);
+    const std::size_t length = property_at(pattern, i);
     const bool negated = length > 0 && pattern[i + 1] == 'P';
     if (length > 0 && !(in_class && negated)) {
-      const std::string inside = fmt::format("\\p{{{}}}{}", property->name, property->newer);
+      const char property = pattern[length == 5 ? i + 3 : i + 2];
+      const std::string inside =
+          fmt::format("\\p{{{}}}{}", property, newer_members(property, unicode));
       exact += in_class ? inside : fmt::format("[{}{}]", negated ? "^" : "", inside);
       i += length;
     } else if (pair == "\\s") {
@@ -94,7 +91,7 @@ Regex::Scratch::~Scratch() {
   pcre2_match_context_free(static_cast<pcre2_match_context*>(context_));
 }
 
-Result<Regex> Regex::compile(std::string_view pattern) {
+Result<Regex> Regex::compile(std::string_view pattern, UnicodeEdition unicode) {
   if (pattern.size() > kLongestPattern) {
     return Error{ErrorCode::kOutOfRange,
                  "a regular expression of the tokenizer is too long",
@@ -103,7 +100,7 @@ Result<Regex> Regex::compile(std::string_view pattern) {
                  fmt::format("at most {}", kLongestPattern),
                  ""};
   }
-  const std::string exact = with_exact_classes(pattern);
+  const std::string exact = with_exact_classes(pattern, unicode);
   int code = 0;
   PCRE2_SIZE offset = 0;
   // Possessive quantifiers and atomic groups are common to both syntaxes; \C and callouts are not

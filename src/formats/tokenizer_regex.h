@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "formats/vocabulary.h"
 
 namespace hone::formats {
 
@@ -34,7 +35,7 @@ class Regex {
   };
 
   // kCorrupt for what is no regular expression.
-  static Result<Regex> compile(std::string_view pattern);
+  static Result<Regex> compile(std::string_view pattern, UnicodeEdition unicode);
 
   // The first match at or after `start` in valid UTF-8. False if there is none, or if the
   // expression takes more than its bounded number of steps.
@@ -51,6 +52,6 @@ class Regex {
 
 // Rewrites \s, \p{L}, \p{N} and \p{M}: white space without U+180E, and the letters, numbers and
 // marks of Unicode 16. For tests.
-std::string with_exact_classes(std::string_view pattern);
+std::string with_exact_classes(std::string_view pattern, UnicodeEdition unicode);
 
 }  // namespace hone::formats

@@ -77,7 +77,7 @@ void SentencePieceMerger::encode(const Vocabulary& vocabulary, const TextIndex& 
   Scratch scratch;
   std::size_t begin = 0;
   std::size_t at = 0;
-  while (at < text.size()) {
+  while (begin < text.size()) {
     std::size_t cut = text.find(kSpaceMark, std::max(at, begin + 1));
     if (cut == text.npos) cut = text.size();
     if (cut < text.size()) {

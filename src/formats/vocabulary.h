@@ -92,6 +92,12 @@ struct PreTokenizerStep {
   Prepend prepend = Prepend::kNever;        // kMetaspace
 };
 
+// Which edition of Unicode says what a letter and a number is: the reference's own.
+enum class UnicodeEdition : std::uint8_t {
+  k15_1,  // llama.cpp, for GGUF files
+  k16,    // Hugging Face's tokenizers, for tokenizer.json
+};
+
 struct Vocabulary {
   TokenizerModel model = TokenizerModel::kByteLevelBpe;
   std::string pre_tokenizer;  // GGUF's name ("llama-bpe"); empty if the steps match none
@@ -104,6 +110,7 @@ struct Vocabulary {
 
   std::vector<NormalizerStep> normalizer;
   std::vector<PreTokenizerStep> pre_tokenizer_steps;
+  UnicodeEdition unicode = UnicodeEdition::k15_1;
   std::vector<AddedToken> added;  // tokens looked for first
   bool added_leftmost = false;    // leftmost longest (tokenizer.json); else longest first (GGUF)
 
@@ -119,7 +126,10 @@ struct Vocabulary {
   bool add_space_prefix = false;  // kSentencePiece: a space before the text, also after a special
   bool ignore_merges = false;     // a piece that is a token is taken whole
   bool byte_fallback = false;     // characters outside of the vocabulary become <0xNN> tokens
-  bool fuse_unknown = false;      // neighbours that are unknown become one unknown token
+  // BPE: what the vocabulary lacks becomes the unknown token; else it is dropped, as llama.cpp
+  // does.
+  bool emit_unknown = false;
+  bool fuse_unknown = false;         // neighbours that are unknown become one unknown token
   bool strip_decoded_space = false;  // decoding takes one space off the front
 
   // The model's own Jinja template; empty if the file has none.
