@@ -1,5 +1,6 @@
 // The parser of ir/text.h: recursive descent over the part of MLIR's generic form that print
-// writes. SPDX-License-Identifier: Apache-2.0
+// writes.
+// SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
 #include <bit>

@@ -1,5 +1,6 @@
 // Types of values in a graph: an element type, a concrete shape, and how the elements lie in
-// memory. SPDX-License-Identifier: Apache-2.0
+// memory.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

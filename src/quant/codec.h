@@ -1,5 +1,6 @@
 // One codec a format: blocks to f32 and back, scalar, the reference that every kernel is tested
-// with. SPDX-License-Identifier: Apache-2.0
+// with.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

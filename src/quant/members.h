@@ -1,5 +1,6 @@
 // Declares decode_<stem> and encode_<stem> of every line in list.inc, for the files that define
-// them. SPDX-License-Identifier: Apache-2.0
+// them.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 // Searches for the scale (and minimum) of a group of weights: many candidates, each refitted by
-// least squares. Shared by the encoders. SPDX-License-Identifier: Apache-2.0
+// least squares. Shared by the encoders.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
