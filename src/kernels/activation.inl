@@ -52,8 +52,7 @@ HWY_INLINE VecF32 gelu_tanh_of(VecF32 x) {
 
 // x Phi(x): 0.5 x erfc(|x| / sqrt 2) below 0, x minus that above.
 HWY_INLINE VecF32 gelu_erf_of(VecF32 x) {
-  constexpr float kSqrtHalf = 0.7071067811865476f;
-  const VecF32 tail = erfc_positive(hn::Mul(hn::Abs(x), splat(kSqrtHalf)));
+  const VecF32 tail = normal_tails(hn::Abs(x));
   const VecF32 half = hn::Mul(hn::Mul(x, splat(0.5f)), tail);
   return hn::IfThenElse(hn::Lt(x, splat(0.0f)), half, hn::Sub(x, half));
 }
@@ -85,8 +84,7 @@ void gelu_erf_mul(std::span<const float> gate, std::span<const float> up, std::s
 }
 
 void relu(std::span<const float> x, std::span<float> out) {
-  // In this order a NaN in x comes through.
-  map(x, out, [](VecF32 v) { return hn::Max(splat(0.0f), v); });
+  map(x, out, [](VecF32 v) { return at_least(v, 0.0f); });
 }
 
 void tanh_cap(std::span<const float> x, float cap, std::span<float> out) {

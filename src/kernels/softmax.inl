@@ -1,5 +1,6 @@
 // Softmax and log-sum-exp of one row: the Two-Pass Softmax and the three-pass forms it competes
-// with (Dukhan and Ablavatski, arXiv 2001.04438). SPDX-License-Identifier: Apache-2.0
+// with (Dukhan and Ablavatski, arXiv 2001.04438).
+// SPDX-License-Identifier: Apache-2.0
 #include <hwy/cache_control.h>
 
 #include "kernels/extended_sum.h"
@@ -31,11 +32,11 @@ HWY_INLINE Extended extended(VecF32 x) {
 #endif
 }
 
-// mantissa * 2^distance, distance <= 0; 0 where that is about 2^-126 or less: denormal results
-// cost a hundred cycles each on some CPUs.
+// mantissa * 2^distance, distance <= 0 or NaN; 0 where that is about 2^-126 or less: denormal
+// results cost a hundred cycles each on some CPUs.
 HWY_INLINE VecF32 term(VecF32 mantissa, VecF32 distance) {
 #if defined(HONE_ISA_AVX512)
-  const __mmask16 normal = _mm512_cmp_ps_mask(distance.raw, _mm512_set1_ps(-126.0f), _CMP_GT_OQ);
+  const __mmask16 normal = _mm512_cmp_ps_mask(distance.raw, _mm512_set1_ps(-126.0f), _CMP_NLE_UQ);
   return VecF32{_mm512_maskz_scalef_ps(normal, mantissa.raw, distance.raw)};
 #else
   return scale_down(mantissa, distance);
@@ -49,7 +50,7 @@ HWY_INLINE VecF32 exp_of_negative(VecF32 v) {
   const __mmask16 normal = _mm512_cmp_ps_mask(v.raw, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
   return VecF32{_mm512_maskz_scalef_ps(normal, e.mantissa.raw, e.exponent.raw)};
 #else
-  v = hn::Max(splat(-88.2f), v);  // 2^-127.2, whose power below is 0
+  v = at_least(v, -88.2f);  // 2^-127.2, whose power below is 0
   const VecF32 magic = splat(kRoundMagic);
   const VecF32 n = hn::Sub(fused(v, splat(0x1.715476p+0f), magic), magic);
   VecF32 t = fused(n, splat(-0x1.62E43p-1f), v);

@@ -1,4 +1,5 @@
-// exp, tanh and erfc on vectors, and e^x as mantissa and unbounded exponent, for every family.
+// exp, tanh and the normal distribution on vectors, and e^x as mantissa and unbounded exponent, for
+// every family.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,6 +20,24 @@ HWY_INLINE VecF32 fused(VecF32 a, VecF32 b, VecF32 c) {
   return VecF32(static_cast<float>(static_cast<double>(a.raw) * b.raw + c.raw));
 #else
   return hn::MulAdd(a, b, c);
+#endif
+}
+
+// The larger and the smaller of both, where a NaN in x comes through (of Highway's Max and Min that
+// holds in this order of operands for vectors, but not for its scalar target).
+HWY_INLINE VecF32 at_least(VecF32 x, float limit) {
+#if defined(HONE_ISA_SCALAR)
+  return VecF32(x.raw < limit ? limit : x.raw);
+#else
+  return hn::Max(splat(limit), x);
+#endif
+}
+
+HWY_INLINE VecF32 at_most(VecF32 x, float limit) {
+#if defined(HONE_ISA_SCALAR)
+  return VecF32(x.raw > limit ? limit : x.raw);
+#else
+  return hn::Min(splat(limit), x);
 #endif
 }
 
@@ -48,7 +67,7 @@ HWY_INLINE VecF32 scale_down(VecF32 v, VecF32 n) {
 #if defined(HONE_ISA_AVX512)
   return VecF32{_mm512_scalef_ps(v.raw, n.raw)};
 #else
-  return scale_by_power(v, hn::Max(n, splat(-127.0f)));
+  return scale_by_power(v, at_least(n, -127.0f));
 #endif
 }
 
@@ -72,7 +91,7 @@ struct Extended {
 // Two-Pass Softmax's ExtExp for x <= 2^21 (beyond it the rounding below has no integer to hit).
 // Everything below -2^21, -infinity too, counts as -2^21, so that any mask is safe. NaN stays NaN.
 HWY_INLINE Extended extended_exp(VecF32 x) {
-  x = hn::Max(splat(-0x1p21f), x);  // in this order a NaN in x comes through
+  x = at_least(x, -0x1p21f);
   const VecF32 magic = splat(kRoundMagic);
   const VecF32 n = hn::Sub(fused(x, splat(0x1.715476p+0f), magic), magic);
   VecF32 t = fused(n, splat(-0x1.62E43p-1f), x);
@@ -82,12 +101,12 @@ HWY_INLINE Extended extended_exp(VecF32 x) {
 
 // e^x, relative error below 2^-22; 0 below -87.3, infinity above 88.37 (2^127.5). NaN stays NaN.
 HWY_INLINE VecF32 exp(VecF32 x) {
-  x = hn::Min(splat(89.0f), hn::Max(splat(-88.5f), x));
+  x = at_most(at_least(x, -88.5f), 89.0f);
   const Extended e = extended_exp(x);
 #if defined(HONE_ISA_AVX512)
   return scale_by_power(e.mantissa, e.exponent);
 #else
-  return scale_by_power(e.mantissa, hn::Max(splat(-127.0f), e.exponent));
+  return scale_by_power(e.mantissa, at_least(e.exponent, -127.0f));
 #endif
 }
 
@@ -110,11 +129,14 @@ HWY_INLINE VecF32 tanh(VecF32 y) {
   return hn::IfThenElse(is_small, small, hn::Or(large, sign));
 }
 
-// erfc(z) for z >= 0, relative error a few 2^-23 down to the smallest normal number:
-// e^(-z^2) * P(s) / (1 + 2 z) with s = (z - 2) / (z + 2), after Shepherd and Laframboise
-// ("Chebyshev approximation of (1 + 2x) exp(x^2) erfc x", 1981); P fitted on [0, 10] to 1.6e-8.
-HWY_INLINE VecF32 erfc_positive(VecF32 z) {
-  z = hn::Min(splat(10.0f), z);
+// erfc(x / sqrt 2) for x >= 0 (twice the upper tail of the normal distribution), relative error a
+// few 2^-23 down to the smallest normal number: with z = x / sqrt 2, e^(-z^2) * P(s) / (1 + 2 z)
+// where s = (z - 2) / (z + 2), after Shepherd and Laframboise ("Chebyshev approximation of (1 + 2x)
+// exp(x^2) erfc x", 1981); P fitted on z in [0, 10] to 1.6e-8. The exponential's argument comes
+// from x itself: the rounding of z would be magnified z^2 times.
+HWY_INLINE VecF32 normal_tails(VecF32 x) {
+  x = at_most(x, 14.0f);  // the exponential is 0 there
+  const VecF32 z = hn::Mul(x, splat(0.70710678f));
   const VecF32 s = hn::Div(hn::Sub(z, splat(2.0f)), hn::Add(z, splat(2.0f)));
   VecF32 p = splat(-0x1.ADFC26p-12f);
   p = fused(p, s, splat(-0x1.45B402p-10f));
@@ -126,9 +148,10 @@ HWY_INLINE VecF32 erfc_positive(VecF32 z) {
   p = fused(p, s, splat(-0x1.540818p-3f));
   p = fused(p, s, splat(-0x1.7BF618p-4f));
   p = fused(p, s, splat(0x1.46E80Ep+0f));
-  // z^2 = square + rest exactly, so that the exponential does not magnify a rounding.
-  const VecF32 square = hn::Mul(z, z);
-  const VecF32 rest = fused(z, z, hn::Neg(square));
+  // x^2 / 2 = square + rest exactly.
+  const VecF32 half = hn::Mul(x, splat(0.5f));
+  const VecF32 square = hn::Mul(half, x);
+  const VecF32 rest = fused(half, x, hn::Neg(square));
   const VecF32 e = exp(hn::Neg(square));
   const VecF32 corrected = fused(e, hn::Neg(rest), e);
   return hn::Div(hn::Mul(corrected, p), fused(z, splat(2.0f), splat(1.0f)));

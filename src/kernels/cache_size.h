@@ -1,0 +1,13 @@
+// The size of the last level cache, as the operating system reports it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+namespace hone::kernels {
+
+// Bytes of CPU 0's largest cache; 32 MiB where the system does not say. A virtual machine may
+// report a cache that it shares with others, or see less of it: a bound, not a promise.
+std::size_t last_level_cache_bytes();
+
+}  // namespace hone::kernels
