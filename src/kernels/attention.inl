@@ -10,8 +10,8 @@ namespace {
 
 // Rows (token, head) that share one walk over the pages and one conversion of each to f32.
 constexpr int kBlockRows = 96;
-// From this many rows on, converting a page once is cheaper than in each tile.
-constexpr int kConvertRows = 18;
+// More rows than this need several tiles: then converting a page once is cheaper than in each.
+constexpr int kDirectRows = kValueRows;
 
 using Part = hn::CappedTag<float, 8>;  // head_size is a multiple of 8
 
@@ -276,7 +276,7 @@ HWY_NOINLINE void attend_block(const AttentionTask& task, const HeadGroup& group
       block.next_values = next.values;
     }
     const int page_begin = page * kPageTokens;
-    if (sizeof(Element) < sizeof(float) && end - begin >= kConvertRows) {
+    if (sizeof(Element) < sizeof(float) && end - begin > kDirectRows) {
       block_page(task, group, begin, end, page_begin, convert_page(block, head_size, scratch),
                  state, rule);
     } else {

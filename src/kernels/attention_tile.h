@@ -6,6 +6,8 @@
 // wherever the elements were converted: results do not depend on what else is in the tile.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/attention.h"
 #include "kernels/attention_math.h"
 
@@ -74,12 +76,14 @@ struct Seen {
   int end;
 };
 
-// Small tiles wait for memory, large ones are of pages already converted or about to be reused.
-template <int kRows, class Element>
+template <int kCount>
+using Rows = std::integral_constant<int, kCount>;
+
+// Elements narrower than f32 come straight from the cache; f32, nearly always, from a page that was
+// just converted.
+template <class Element>
 HWY_INLINE void prefetch(const Element* from) {
-  if constexpr (kRows <= 6 && sizeof(Element) < sizeof(float)) {
-    __builtin_prefetch(from, 0, 3);
-  }
+  if constexpr (sizeof(Element) < sizeof(float)) __builtin_prefetch(from, 0, 3);
 }
 
 // scores[r][t] = sum_d queries[r][d] * keys[d][t], d in ascending order.
@@ -96,7 +100,7 @@ HWY_INLINE void score_tile(const TileState& state, const PageBlock<Element>& pag
     const float* query = state.queries + static_cast<std::size_t>(first_row) * stride;
     for (std::size_t d = 0; d < head_size; ++d) {
       const Element* key = page.keys + d * kPageTokens + token;
-      prefetch<kRows>(page.next_keys + d * kPageTokens + token);
+      prefetch(page.next_keys + d * kPageTokens + token);
       const VecF32 key0 = load_elements(f32, key);
       const VecF32 key1 = load_elements(f32, key + kLanes);
 #pragma GCC unroll 12
@@ -218,7 +222,7 @@ HWY_INLINE void value_columns(Tag f32, const PageBlock<Element>& page, std::size
     const std::size_t at = static_cast<std::size_t>(t) * head_size + column;
     const Element* row = page.values + at;
     for (std::size_t c = 0; c < kVectors * kWidth; c += 64 / sizeof(Element)) {
-      prefetch<kRows>(page.next_values + at + c);
+      prefetch(page.next_values + at + c);
     }
     hn::Vec<Tag> value[kVectors];
 #pragma GCC unroll 12
@@ -267,22 +271,31 @@ HWY_INLINE void value_tile(const PageBlock<Element>& page, std::size_t head_size
   }
 }
 
-// At most kScoreRows rows.
+// At most kScoreRows rows, of elements narrower than f32 at most kValueRows.
 template <class Element>
 HWY_NOINLINE void score_rows(int rows, const TileState& state, const PageBlock<Element>& page,
                              std::size_t head_size, int first_row, TileScratch& scratch) {
+  const auto tile = [&](auto count) HWY_ATTR {
+    score_tile<decltype(count)::value>(state, page, head_size, first_row, scratch);
+  };
+  if constexpr (kScoreRows > kValueRows && sizeof(Element) == sizeof(float)) {
+    switch (rows) {
+      case 7: return tile(Rows<7>());
+      case 8: return tile(Rows<8>());
+      case 9: return tile(Rows<9>());
+      case 10: return tile(Rows<10>());
+      case 11: return tile(Rows<11>());
+      case 12: return tile(Rows<12>());
+      default: break;
+    }
+  }
   switch (rows) {
-#define HONE_ROWS(n) \
-  case n: return score_tile<n>(state, page, head_size, first_row, scratch);
-    HONE_ROWS(1)
-    HONE_ROWS(2)
-    HONE_ROWS(3)
-    HONE_ROWS(4) HONE_ROWS(5) HONE_ROWS(6)
-#if defined(HONE_ISA_AVX512)
-        HONE_ROWS(7) HONE_ROWS(8) HONE_ROWS(9) HONE_ROWS(10) HONE_ROWS(11) HONE_ROWS(12)
-#endif
-#undef HONE_ROWS
-            default : return;
+    case 1: return tile(Rows<1>());
+    case 2: return tile(Rows<2>());
+    case 3: return tile(Rows<3>());
+    case 4: return tile(Rows<4>());
+    case 5: return tile(Rows<5>());
+    default: return tile(Rows<6>());
   }
 }
 
