@@ -15,6 +15,7 @@ inline constexpr int kGroupTokens = 96;             // tokens that share an unpa
 inline constexpr int kChunkUnits = 32;              // columns / 32 that are unpacked at a time
 inline constexpr std::int64_t kTermFloats = 49152;  // 3 a (token, block)
 inline constexpr std::int64_t kPrefetchBytes = 2048;
+inline constexpr std::int64_t kPanelStride = kGroupTokens * kPanelRows;  // of sums
 
 // (blocks, 3, M) of a tile of M tokens: activation scale, activation sum, and the i32 that the
 // integer dot product starts from (kOffsetBits - zero_point * sum of codes).
@@ -26,32 +27,54 @@ HONE_INLINE std::int64_t blocks_of(const PackedLayout& layout) {
   return layout.columns / layout.block_columns;
 }
 
+// Of 32-column blocks: their code sums come back from sum / scale, sixteen blocks at a time.
+inline void fill_block_terms(const float* scales, const float* sums, std::int64_t blocks,
+                             int zero_point, int tokens, float* terms) {
+  alignas(64) float starts[kPanelRows];
+  for (std::int64_t first = 0; first < blocks; first += kPanelRows) {
+    const int count = static_cast<int>(blocks - first < kPanelRows ? blocks - first : kPanelRows);
+    const bool full = count == kPanelRows;
+    const Floats scale = full ? load_floats(scales + first) : load_some(scales + first, count);
+    const Floats sum = full ? load_floats(sums + first) : load_some(sums + first, count);
+    // The quotient is within a few 2^-24 of the integer; kOffset rounds it. Both are 0 if scale is.
+    const Floats quotient = divide(sum, maximum(scale, splat(0x1p-126F)));
+    const Floats code_sum = subtract(add(quotient, splat(kOffset)), splat(kOffset));
+    const auto zero = static_cast<float>(zero_point);
+    store_floats(fma(code_sum, splat(-zero), splat(kOffset)), starts);
+    for (int i = 0; i < count; ++i) {
+      terms[0] = scales[first + i];
+      terms[tokens] = sums[first + i];
+      terms[2 * tokens] = starts[i];
+      terms += 3 * tokens;
+    }
+  }
+}
+
+// Of 16-column blocks, two a unit.
+inline void fill_half_terms(const float* scales, const std::int8_t* codes, std::int64_t blocks,
+                            int zero_point, int tokens, float* terms) {
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    std::int32_t code_sum = 0;
+    for (int i = 0; i < 16; ++i) code_sum += codes[16 * block + i];
+    const float scale = scales[block / 2];
+    terms[0] = scale;
+    terms[tokens] = scale * static_cast<float>(code_sum);
+    terms[2 * tokens] = std::bit_cast<float>(kOffsetBits - zero_point * code_sum);
+    terms += 3 * tokens;
+  }
+}
+
 inline void fill_terms(const PackedLayout& layout, const Int8Rows& input, std::int64_t first_token,
                        int tokens, float* terms) {
   const std::int64_t units = layout.columns / kUnitColumns;
-  const int parts = kUnitColumns / layout.block_columns;
   for (int token = 0; token < tokens; ++token) {
     const float* scales = input.scales + (first_token + token) * units;
-    const float* sums = input.sums + (first_token + token) * units;
-    const std::int8_t* codes = input.codes + (first_token + token) * layout.columns;
-    for (std::int64_t unit = 0; unit < units; ++unit) {
-      for (int part = 0; part < parts; ++part) {
-        float* to = terms + (unit * parts + part) * 3 * tokens + token;
-        std::int32_t code_sum = 0;
-        float sum = sums[unit];
-        if (parts == 1) {
-          // The quotient is the integer up to a few 2^-24 of it; kOffset rounds it.
-          const float quotient = sum / (scales[unit] == 0.0F ? 1.0F : scales[unit]);
-          code_sum = std::bit_cast<std::int32_t>(quotient + kOffset) - kOffsetBits;
-        } else {
-          const std::int8_t* from = codes + unit * kUnitColumns + part * layout.block_columns;
-          for (int i = 0; i < 16; ++i) code_sum += from[i];
-          sum = scales[unit] * static_cast<float>(code_sum);
-        }
-        to[0] = scales[unit];
-        to[tokens] = sum;
-        to[2 * tokens] = std::bit_cast<float>(kOffsetBits - layout.zero_point * code_sum);
-      }
+    if (layout.block_columns == kUnitColumns) {
+      const float* sums = input.sums + (first_token + token) * units;
+      fill_block_terms(scales, sums, units, layout.zero_point, tokens, terms + token);
+    } else {
+      const std::int8_t* codes = input.codes + (first_token + token) * layout.columns;
+      fill_half_terms(scales, codes, 2 * units, layout.zero_point, tokens, terms + token);
     }
   }
 }
@@ -66,91 +89,108 @@ HONE_INLINE Floats add_block(Floats sum, Floats dot, const BlockScales& scales, 
   return sum;
 }
 
-// Few tokens: one panel, unpacked in registers as it streams from memory. out: (kTokens, 16).
-template <typename F, int kTokens>
-__attribute__((noinline)) void direct_panel(PanelBytes panel, std::int64_t panel_bytes,
-                                            std::int64_t columns, const std::int8_t* activations,
-                                            const float* terms, float* out) {
-  using BlockDots = Dots<dot_bits(F::kCodeBits), F::kQuads>;
-  const std::int64_t units = columns / kUnitColumns;
-  const std::int64_t step = panel_bytes / units;  // of the prefetch
-  Floats sums[kTokens];
-  HONE_UNROLL for (int n = 0; n < kTokens; ++n) sums[n] = splat(0.0F);
-  const std::byte* codes = panel.codes;
-  const std::byte* ahead = panel.scales + kPrefetchBytes;
-  for (std::int64_t unit = 0; unit < units; ++unit) {
-    HONE_UNROLL for (int line = 0; line <= F::kLines; ++line) prefetch(ahead + line * kLineBytes);
-    each_index<F::kBlocks>([&]<int kBlock>() HONE_LAMBDA {
-      BlockDots dots[kTokens];
-      HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-        dots[n].begin(load_word(terms + 2 * kTokens + n));
-      }
-      each_index<F::kQuads>([&]<int kQuad>() HONE_LAMBDA {
-        constexpr int kOfUnit = kBlock * F::kQuads + kQuad;
-        const Codes weights = F::template quad<kOfUnit>(codes);
-        HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-          const Quad x = splat_quad(activations + n * columns + 4 * kOfUnit);
-          dots[n].template add_quad<kQuad>(weights, x);
-        }
-      });
-      const BlockScales scales = F::block_scales(panel.scales, unit * F::kBlocks + kBlock);
-      HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-        sums[n] =
-            add_block<F::kMinimum>(sums[n], dots[n].bits_as_floats(), scales, terms + n, kTokens);
-      }
-      terms += 3 * kTokens;
-    });
-    codes += F::kLines * kLineBytes;
-    activations += kUnitColumns;
-    ahead += step;
-  }
-  HONE_UNROLL for (int n = 0; n < kTokens; ++n) store_floats(sums[n], out + n * kPanelRows);
-}
-
-// Many tokens: panels are unpacked once, some columns at a time, into the first-level cache.
+// Some columns of panels, unpacked, for the other tiles of tokens: 56 KB at most, most of it in the
+// first-level cache.
 struct Unpacked {
   alignas(64) std::byte codes[kTilePanels][kChunkUnits][kUnitQuads][kLineBytes];
   // (blocks, 3, 16): scale, offset, minimum
   alignas(64) float scales[kTilePanels][2 * kChunkUnits][3][kPanelRows];
 };
 
-template <typename F>
-__attribute__((noinline)) void unpack_units(PanelBytes panel, std::int64_t first_unit, int units,
-                                            int slot, Unpacked& out) {
-  const std::byte* codes = panel.codes + first_unit * F::kLines * kLineBytes;
-  for (int unit = 0; unit < units; ++unit) {
-    each_index<kUnitQuads>([&]<int kQuad>() HONE_LAMBDA {
-      store_codes(F::template quad<kQuad>(codes), out.codes[slot][unit][kQuad]);
-    });
-    HONE_UNROLL for (int block = 0; block < F::kBlocks; ++block) {
-      const BlockScales scales =
-          F::block_scales(panel.scales, (first_unit + unit) * F::kBlocks + block);
-      auto& to = out.scales[slot][unit * F::kBlocks + block];
-      store_floats(scales.scale, to[0]);
-      store_floats(scales.offset, to[1]);
-      if constexpr (F::kMinimum) store_floats(scales.minimum, to[2]);
+// kPanels panels, unpacked in registers as they stream from memory, times kTokens tokens, over the
+// units [first_unit, first_unit + units). sums: panel p at p * kPanelStride, (kTokens, 16); begun
+// at the first unit, else continued. kKeep: `kept` receives the unpacked codes and scales.
+template <typename F, int kPanels, int kTokens, bool kKeep>
+__attribute__((noinline)) void direct_tile(const PanelBytes* panels, const MatmulTask& task,
+                                           std::int64_t first_unit, int units,
+                                           const std::int8_t* activations, const float* terms,
+                                           float* sums_out, Unpacked* kept) {
+  using BlockDots = Dots<dot_bits(F::kCodeBits), F::kQuads>;
+  const std::int64_t columns = task.layout.columns;
+  const std::int64_t step = task.layout.panel_bytes * kUnitColumns / columns;  // of the prefetch
+  Floats sums[kPanels][kTokens];
+  const std::byte* codes[kPanels];
+  const std::byte* scales[kPanels];
+  HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+    codes[p] = panels[p].codes + first_unit * F::kLines * kLineBytes;
+    scales[p] = panels[p].scales;
+    HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
+      const float* from = sums_out + p * kPanelStride + n * kPanelRows;
+      sums[p][n] = first_unit == 0 ? splat(0.0F) : load_floats(from);
     }
-    codes += F::kLines * kLineBytes;
+  }
+  std::int64_t ahead = kPrefetchBytes + first_unit * step;
+  for (int unit = 0; unit < units; ++unit) {
+    HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+      HONE_UNROLL for (int line = 0; line <= F::kLines; ++line) {
+        prefetch(scales[p] + ahead + line * kLineBytes);
+      }
+    }
+    each_index<F::kBlocks>([&]<int kBlock>() HONE_LAMBDA {
+      BlockDots dots[kPanels][kTokens];
+      HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
+        HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+          dots[p][n].begin(load_word(terms + 2 * kTokens + n));
+        }
+      }
+      each_index<F::kQuads>([&]<int kQuad>() HONE_LAMBDA {
+        constexpr int kOfUnit = kBlock * F::kQuads + kQuad;
+        Codes quads[kPanels];
+        HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+          quads[p] = F::template quad<kOfUnit>(codes[p]);
+          if constexpr (kKeep) store_codes(quads[p], kept->codes[p][unit][kOfUnit]);
+        }
+        HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
+          const Quad x = splat_quad(activations + n * columns + 4 * kOfUnit);
+          HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+            dots[p][n].template add_quad<kQuad>(quads[p], x);
+          }
+        }
+      });
+      HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+        const std::int64_t index = (first_unit + unit) * F::kBlocks + kBlock;
+        const BlockScales block = F::block_scales(scales[p], index);
+        if constexpr (kKeep) {
+          auto& to = kept->scales[p][unit * F::kBlocks + kBlock];
+          store_floats(block.scale, to[0]);
+          store_floats(block.offset, to[1]);
+          if constexpr (F::kMinimum) store_floats(block.minimum, to[2]);
+        }
+        HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
+          sums[p][n] = add_block<F::kMinimum>(sums[p][n], dots[p][n].bits_as_floats(), block,
+                                              terms + n, kTokens);
+        }
+      }
+      terms += 3 * kTokens;
+    });
+    HONE_UNROLL for (int p = 0; p < kPanels; ++p) codes[p] += F::kLines * kLineBytes;
+    activations += kUnitColumns;
+    ahead += step;
+  }
+  HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
+    HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
+      store_floats(sums[p][n], sums_out + p * kPanelStride + n * kPanelRows);
+    }
   }
 }
 
 // kPanels unpacked panels times kTokens tokens over one chunk of columns. sums: panel p at
-// p * panel_stride, (kTokens, 16); continued from what they hold.
+// p * kPanelStride, (kTokens, 16); begun if `first`, else continued.
 template <int kCodeBits, bool kMinimum, int kBlocks, int kPanels, int kTokens>
-__attribute__((noinline)) void chunk_tile(const Unpacked& weights, int first_slot, int units,
-                                          std::int64_t columns, const std::int8_t* activations,
-                                          const float* terms, float* sums_out,
-                                          std::int64_t panel_stride) {
+__attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, std::int64_t columns,
+                                          const std::int8_t* activations, const float* terms,
+                                          bool first, float* sums_out) {
   constexpr int kQuads = kUnitQuads / kBlocks;
   using BlockDots = Dots<kCodeBits, kQuads>;
   Floats sums[kPanels][kTokens];
   HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      sums[p][n] = load_floats(sums_out + p * panel_stride + n * kPanelRows);
+      const float* from = sums_out + p * kPanelStride + n * kPanelRows;
+      sums[p][n] = first ? splat(0.0F) : load_floats(from);
     }
   }
-  const std::byte* codes = weights.codes[first_slot][0][0];
-  const float* scales = weights.scales[first_slot][0][0];
+  const std::byte* codes = weights.codes[0][0][0];
+  const float* scales = weights.scales[0][0][0];
   constexpr std::int64_t kCodesOfPanel = sizeof(weights.codes[0]);
   constexpr std::int64_t kScalesOfPanel = sizeof(weights.scales[0]) / sizeof(float);
   for (int block = 0; block < units * kBlocks; ++block) {
@@ -188,116 +228,120 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int first_slo
   }
   HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      store_floats(sums[p][n], sums_out + p * panel_stride + n * kPanelRows);
+      store_floats(sums[p][n], sums_out + p * kPanelStride + n * kPanelRows);
     }
   }
 }
 
-// Calls visit.template operator()<i>() for i = count, which is in [1, kMost].
-template <int kMost, typename Visit>
+// Calls visit.template operator()<count>(), for a count in [kLeast, kMost].
+template <int kLeast, int kMost, typename Visit>
 HONE_INLINE void visit_count(int count, Visit visit) {
-  if constexpr (kMost > 1) {
-    if (count < kMost) return visit_count<kMost - 1>(count, visit);
+  if constexpr (kMost > kLeast) {
+    if (count < kMost) return visit_count<kLeast, kMost - 1>(count, visit);
   }
   visit.template operator()<kMost>();
 }
 
-// The two panels that go together: neighbours of one tensor, or the same of gate and up.
-struct PanelPair {
-  PanelBytes panels[2];
-  int count;
-};
-
-// Tokens [begin, end) of tile `tile` of `tiles` nearly equal ones.
-HONE_INLINE int tile_begin(int tokens, int tile, int tiles) { return tokens * tile / tiles; }
-
-template <typename F>
-void direct_sums(const MatmulTask& task, const PanelPair& pair, std::int64_t first_token,
-                 int tokens, const float* terms, float* sums) {
-  const std::int8_t* activations = task.int8.codes + first_token * task.layout.columns;
-  for (int i = 0; i < pair.count; ++i) {
-    visit_count<kDirectTokens>(tokens, [&]<int kTokens>() {
-      direct_panel<F, kTokens>(pair.panels[i], task.layout.panel_bytes, task.layout.columns,
-                               activations, terms, sums + i * kGroupTokens * kPanelRows);
-    });
+// sums: of one or two neighbouring panels, or of the same panel of gate and up.
+inline void finish_tile(const MatmulTask& task, const MatmulTask* up, Activation activation,
+                        std::int64_t panel, int count, std::int64_t first_token, int tokens,
+                        const float* sums) {
+  const float* second = sums + kPanelStride;
+  if (up != nullptr) {
+    finish_gated_panel(task, *up, activation, panel, first_token, tokens, sums, second);
+    return;
   }
+  finish_panel(task, panel, first_token, tokens, sums);
+  if (count == 2) finish_panel(task, panel + 1, first_token, tokens, second);
 }
 
+// Up to kGroupTokens tokens, cut into tiles of nearly equal size.
+struct TokenGroup {
+  std::int64_t first;
+  int tokens;
+  int tiles;
+  int begin(int tile) const { return tokens * tile / tiles; }
+  int count(int tile) const { return begin(tile + 1) - begin(tile); }
+};
+
+// A group of one tile works from the packed weights alone. With more, the first tile keeps what it
+// unpacks for the others, some columns at a time.
 template <typename F>
-void batched_sums(const MatmulTask& task, const PanelPair& pair, std::int64_t first_token,
-                  int tokens, int tiles, const float* terms, Unpacked& unpacked, float* sums) {
-  constexpr std::int64_t kPanelStride = std::int64_t{kGroupTokens} * kPanelRows;
+void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGroup& group, int tile,
+               std::int64_t first_unit, int units, const float* terms, Unpacked& unpacked,
+               float* sums) {
+  constexpr int kLeastShared = (kTileTokens + 1) / 2;  // of the tiles, if there are several
+  constexpr int kBits = dot_bits(F::kCodeBits);
   const std::int64_t columns = task.layout.columns;
-  const std::int64_t units = columns / kUnitColumns;
-  const std::int64_t chunks = (units + kChunkUnits - 1) / kChunkUnits;
-  for (std::int64_t i = 0; i < pair.count * kPanelStride; ++i) sums[i] = 0.0F;
-  for (int first = 0; first < pair.count; first += kTilePanels) {
-    const int panels = pair.count - first < kTilePanels ? pair.count - first : kTilePanels;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const std::int64_t unit = units * chunk / chunks;
-      const int chunk_units = static_cast<int>(units * (chunk + 1) / chunks - unit);
-      for (int p = 0; p < panels; ++p) {
-        unpack_units<F>(pair.panels[first + p], unit, chunk_units, p, unpacked);
-      }
-      for (int tile = 0; tile < tiles; ++tile) {
-        const int begin = tile_begin(tokens, tile, tiles);
-        const int count = tile_begin(tokens, tile + 1, tiles) - begin;
-        const float* tile_terms = terms + 3 * (begin * units + unit * count) * F::kBlocks;
-        const std::int8_t* activations =
-            task.int8.codes + (first_token + begin) * columns + unit * kUnitColumns;
-        float* to = sums + first * kPanelStride + begin * kPanelRows;
-        visit_count<kTilePanels>(panels, [&]<int kPanels>() {
-          visit_count<kTileTokens>(count, [&]<int kTokens>() {
-            chunk_tile<dot_bits(F::kCodeBits), F::kMinimum, F::kBlocks, kPanels, kTokens>(
-                unpacked, 0, chunk_units, columns, activations, tile_terms, to, kPanelStride);
-          });
-        });
-      }
-    }
+  const int begin = group.begin(tile);
+  const int count = group.count(tile);
+  const float* tile_terms =
+      terms + 3 * F::kBlocks * (begin * (columns / kUnitColumns) + first_unit * count);
+  const std::int8_t* activations =
+      task.int8.codes + (group.first + begin) * columns + first_unit * kUnitColumns;
+  float* to = sums + begin * kPanelRows;
+  if (group.tiles == 1) {
+    visit_count<1, kTileTokens>(count, [&]<int kTokens>() {
+      direct_tile<F, kTilePanels, kTokens, false>(panels, task, first_unit, units, activations,
+                                                  tile_terms, to, nullptr);
+    });
+  } else if (tile == 0) {
+    visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
+      direct_tile<F, kTilePanels, kTokens, true>(panels, task, first_unit, units, activations,
+                                                 tile_terms, to, &unpacked);
+    });
+  } else {
+    visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
+      chunk_tile<kBits, F::kMinimum, F::kBlocks, kTilePanels, kTokens>(
+          unpacked, units, columns, activations, tile_terms, first_unit == 0, to);
+    });
   }
 }
 
 template <typename F>
 void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activation) {
   alignas(64) Terms terms;
-  alignas(64) float sums[2 * kGroupTokens * kPanelRows];
+  alignas(64) float sums[2 * kPanelStride];
+  Unpacked unpacked;
   const std::int64_t blocks = blocks_of(task.layout);
-  const int fit = static_cast<int>(
-      kTermFloats / 3 / blocks < kGroupTokens ? kTermFloats / 3 / blocks : kGroupTokens);
-  const bool direct = task.tokens <= kDirectTokens;
-  const int most = direct && fit > kDirectTokens ? kDirectTokens : fit;
+  const std::int64_t units = task.layout.columns / kUnitColumns;
+  const std::int64_t fit = kTermFloats / 3 / blocks;
+  const int most = static_cast<int>(fit < kGroupTokens ? fit : kGroupTokens);
   const int groups = (task.tokens + most - 1) / most;
-  const std::byte* weights = task.weights.data();
-  for (int group = 0; group < groups; ++group) {
-    const int first = tile_begin(task.tokens, group, groups);
-    const int tokens = tile_begin(task.tokens, group + 1, groups) - first;
-    const int tiles = direct ? 1 : (tokens + kTileTokens - 1) / kTileTokens;
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int begin = tile_begin(tokens, tile, tiles);
-      fill_terms(task.layout, task.int8, first + begin, tile_begin(tokens, tile + 1, tiles) - begin,
-                 terms.values + 3 * begin * blocks);
+  for (int g = 0; g < groups; ++g) {
+    TokenGroup group = {task.tokens * std::int64_t{g} / groups, 0, 0};
+    group.tokens = static_cast<int>(task.tokens * (std::int64_t{g} + 1) / groups - group.first);
+    group.tiles = (group.tokens + kTileTokens - 1) / kTileTokens;
+    for (int tile = 0; tile < group.tiles; ++tile) {
+      fill_terms(task.layout, task.int8, group.first + group.begin(tile), group.count(tile),
+                 terms.values + 3 * group.begin(tile) * blocks);
     }
+    const std::int64_t chunks = group.tiles == 1 ? 1 : (units + kChunkUnits - 1) / kChunkUnits;
     const std::int64_t step = up == nullptr ? 2 : 1;
     for (std::int64_t i = 0; i < task.panel_count; i += step) {
       const std::int64_t panel = task.first_panel + i;
-      PanelPair pair = {{panel_bytes(task.layout, weights, panel), {}}, 1};
-      if (up != nullptr) {
-        pair.panels[pair.count++] = panel_bytes(up->layout, up->weights.data(), panel);
-      } else if (i + 1 < task.panel_count) {
-        pair.panels[pair.count++] = panel_bytes(task.layout, weights, panel + 1);
-      }
-      float* second = sums + kGroupTokens * kPanelRows;
-      if (direct) {
-        direct_sums<F>(task, pair, first, tokens, terms.values, sums);
-      } else {
-        Unpacked unpacked;
-        batched_sums<F>(task, pair, first, tokens, tiles, terms.values, unpacked, sums);
-      }
-      if (up != nullptr) {
-        finish_gated_panel(task, *up, activation, panel, first, tokens, sums, second);
-      } else {
-        finish_panel(task, panel, first, tokens, sums);
-        if (pair.count == 2) finish_panel(task, panel + 1, first, tokens, second);
+      const std::byte* weights = task.weights.data();
+      const bool two = up != nullptr || i + 1 < task.panel_count;
+      // A single last panel is computed twice: cheaper than tiles of another shape would be worth.
+      const PanelBytes panels[2] = {
+          panel_bytes(task.layout, weights, panel),
+          up != nullptr ? panel_bytes(up->layout, up->weights.data(), panel)
+                        : panel_bytes(task.layout, weights, two ? panel + 1 : panel)};
+      for (int slot = 0; slot < (two ? 2 : 1); slot += kTilePanels) {
+        const bool last_slot = !two || slot + kTilePanels == 2;
+        for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+          const std::int64_t unit = units * chunk / chunks;
+          const int chunk_units = static_cast<int>(units * (chunk + 1) / chunks - unit);
+          for (int tile = 0; tile < group.tiles; ++tile) {
+            tile_sums<F>(task, panels + slot, group, tile, unit, chunk_units, terms.values,
+                         unpacked, sums + slot * kPanelStride);
+            // While the next tile computes, the stores of this one drain.
+            if (chunk == chunks - 1 && last_slot) {
+              finish_tile(task, up, activation, panel, two ? 2 : 1, group.first + group.begin(tile),
+                          group.count(tile), sums + group.begin(tile) * kPanelRows);
+            }
+          }
+        }
       }
     }
   }

@@ -47,7 +47,6 @@ constexpr int dot_bits(int) { return 8; }
 // Tile shapes (tokens x panels of 16 rows): 12 integer and 12 float accumulators of 32 registers.
 inline constexpr int kTileTokens = 6;
 inline constexpr int kTilePanels = 2;
-inline constexpr int kDirectTokens = 8;
 inline constexpr int kFloatTileTokens = 12;
 
 struct Floats {
@@ -147,7 +146,6 @@ constexpr int dot_bits(int code_bits) { return code_bits < 4 ? 4 : code_bits; }
 
 inline constexpr int kTileTokens = 3;
 inline constexpr int kTilePanels = 1;
-inline constexpr int kDirectTokens = 3;
 inline constexpr int kFloatTileTokens = 5;
 
 struct Floats {
@@ -313,7 +311,6 @@ constexpr int dot_bits(int) { return 8; }
 
 inline constexpr int kTileTokens = 2;
 inline constexpr int kTilePanels = 1;
-inline constexpr int kDirectTokens = 2;
 inline constexpr int kFloatTileTokens = 2;
 
 struct Floats {
