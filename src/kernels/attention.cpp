@@ -14,7 +14,7 @@ void cache_store(const CacheLayout& layout, std::span<std::byte> key_page,
 
 // What attention.inl's BlockScratch holds, and what its alignment to 64 bytes may skip.
 std::size_t attention_scratch_bytes(const CacheLayout& layout) {
-  constexpr std::size_t kBlockRows = 96;
+  constexpr std::size_t kBlockRows = kAttentionBlockRows;
   const std::size_t head_size = static_cast<std::size_t>(layout.head_size);
   const std::size_t floats =
       2 * kBlockRows * head_size + 2 * kPageTokens * head_size + kBlockRows * 16 + kBlockRows + 16;

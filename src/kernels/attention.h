@@ -10,6 +10,9 @@ namespace hone::kernels {
 
 inline constexpr int kPageTokens = 32;
 
+// Rows (token, head) that share one walk over the pages: sizes the scratch, never shows in results.
+inline constexpr int kAttentionBlockRows = 96;
+
 enum class CacheKind : std::uint8_t {
   kF16,  // rounded to nearest, saturated at +-65504
   kI8,   // round(x / s), s = max |x| / 127 of one (kv head, token), kept as f32

@@ -8,8 +8,7 @@
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 namespace {
 
-// Rows (token, head) that share one walk over the pages and one conversion of each to f32.
-constexpr int kBlockRows = 96;
+constexpr int kBlockRows = kAttentionBlockRows;
 // More rows than this need several tiles: then converting a page once is cheaper than in each.
 constexpr int kDirectRows = kValueRows;
 

@@ -306,6 +306,22 @@ TEST(Attention, WritesOnlyItsHeadsAndTokens) {
   }
 }
 
+// A page that the window has left behind may have gone to another sequence.
+TEST(Attention, PagesBehindTheWindowAreNotRead) {
+  Sequence sequence({CacheKind::kF16, 1, 3, 64, 170, 40, 0.0F});
+  for (const KernelTable* table : available_kernels()) {
+    sequence.store_all(*table);
+    std::vector<float> before = sequence.empty_out();
+    sequence.attend(*table, 130, 170, 0, 3, before);
+    // Token 130 sees positions from 91 on: pages 0 and 1 are behind it.
+    Sequence forgotten = sequence;
+    forgotten.pages[0] = forgotten.pages[1] = -1000000;
+    std::vector<float> after = sequence.empty_out();
+    forgotten.attend(*table, 130, 170, 0, 3, after);
+    EXPECT_EQ(std::memcmp(before.data(), after.data(), before.size() * sizeof(float)), 0);
+  }
+}
+
 // Values of later tokens are infinite and NaN: no earlier token may notice.
 TEST(Attention, LaterValuesDoNotLeak) {
   for (const KernelTable* table : available_kernels()) {
