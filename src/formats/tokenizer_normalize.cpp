@@ -79,6 +79,9 @@ std::string normalize(std::span<const NormalizerStep> steps, std::string_view te
       case NormalizerStep::Kind::kPrepend:
         if (!current.empty()) current.insert(0, step.content);
         break;
+      case NormalizerStep::Kind::kPrefixSpace:
+        if (!current.starts_with(' ')) current.insert(0, 1, ' ');
+        break;
       default: current = to_form(step.kind, current); break;
     }
   }

@@ -1,5 +1,6 @@
 // What a GGUF file and a tokenizer.json both come down to: tokens, merges and the steps around
-// them. SPDX-License-Identifier: Apache-2.0
+// them.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>
@@ -69,10 +70,10 @@ struct AddedToken {
 };
 
 struct NormalizerStep {
-  enum class Kind : std::uint8_t { kNfc, kNfd, kNfkc, kNfkd, kReplace, kPrepend };
-  Kind kind = Kind::kNfc;
-  std::string pattern;  // kReplace: plain text
-  std::string content;  // kReplace, kPrepend
+  enum class Kind : std::uint8_t { kNfc, kNfd, kNfkc, kNfkd, kReplace, kPrepend, kPrefixSpace };
+  Kind kind = Kind::kNfc;  // kPrefixSpace: a space in front, unless one is there
+  std::string pattern;     // kReplace: plain text
+  std::string content;     // kReplace, kPrepend
 };
 
 struct PreTokenizerStep {
