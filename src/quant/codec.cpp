@@ -19,13 +19,14 @@ constexpr std::array kCodecs = {
 Error no_codec(DType dtype) {
   std::string known;
   for (const Codec& codec : kCodecs) {
-    known += (known.empty() ? "" : " ") + std::string(dtype_name(codec.dtype));
+    known += ' ';
+    known += dtype_name(codec.dtype);
   }
   return Error{ErrorCode::kUnsupported,
                "this element type cannot be read or written as weights",
                "",
                std::string(dtype_name(dtype)),
-               "one of " + known,
+               "one of" + known,
                ""};
 }
 

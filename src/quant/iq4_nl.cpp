@@ -25,16 +25,24 @@ constexpr std::array<std::uint8_t, 512> kNearest = [] {
   return table;
 }();
 
-std::uint8_t nearest_index(float value) {
+constexpr std::array<float, 512> kNearestValue = [] {
+  std::array<float, 512> table{};
+  for (std::size_t cell = 0; cell < 512; ++cell) table[cell] = kIq4NlValues[kNearest[cell]];
+  return table;
+}();
+
+std::size_t cell_of(float value) {
   const float cell = clamped(2.0f * value + 256.0f, 0.0f, 511.0f);
-  return kNearest[static_cast<std::size_t>(static_cast<int>(cell))];
+  return static_cast<std::size_t>(static_cast<int>(cell));
 }
+std::uint8_t nearest_index(float value) { return kNearest[cell_of(value)]; }
+float nearest_value(float value) { return kNearestValue[cell_of(value)]; }
 
 float error_of(const SearchBlock<kBlock>& block, float scale) {
   const float reciprocal = inverse(scale);
   float error = 0.0f;
   for (std::size_t i = 0; i < kBlock; ++i) {
-    const float value = kIq4NlValues[nearest_index(block.weights[i] * reciprocal)];
+    const float value = nearest_value(block.weights[i] * reciprocal);
     const float difference = block.weights[i] - scale * value;
     error += block.importance[i] * difference * difference;
   }
@@ -50,7 +58,7 @@ float search_scale(const SearchBlock<kBlock>& block) {
     float xq = 0.0f;
     float qq = 0.0f;
     for (std::size_t i = 0; i < kBlock; ++i) {
-      const float q = kIq4NlValues[nearest_index(block.weights[i] * reciprocal)];
+      const float q = nearest_value(block.weights[i] * reciprocal);
       xq += block.importance[i] * block.weights[i] * q;
       qq += block.importance[i] * q * q;
     }
@@ -59,8 +67,8 @@ float search_scale(const SearchBlock<kBlock>& block) {
     best = xq / qq;
   };
   // The largest weight at and around either end of the values, clipped by up to a fifth.
-  for (int i = -4; i <= 10; ++i) {
-    const float shift = 2.5f * static_cast<float>(i);
+  for (int i = -2; i <= 6; ++i) {
+    const float shift = 4.0f * static_cast<float>(i);
     consider((static_cast<float>(kIq4NlValues[0]) - shift) / largest);
     consider((static_cast<float>(kIq4NlValues[15]) + shift) / largest);
   }

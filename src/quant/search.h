@@ -16,18 +16,22 @@
 
 namespace hone::quant {
 
-// The loops below keep kLanes sums side by side: the order of additions is fixed, so results are
-// the same on every machine, and a compiler may still use vector registers.
-inline constexpr std::size_t kLanes = 8;
-using Lanes = std::array<float, kLanes>;
+// Sums run in four lanes, a vector type of GCC and clang that compiles for any instruction set: the
+// order of additions is the type's, so results are the same on every machine.
+inline constexpr std::size_t kLanes = 4;
+using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 
-inline float sum(const Lanes& lanes) {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
+inline float sum(Lanes lanes) { return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]); }
 
 template <std::size_t N>
 using Group = std::span<const float, N>;
+
+template <std::size_t N>
+Lanes load(Group<N> values, std::size_t first) {
+  Lanes lanes;
+  std::memcpy(&lanes, values.data() + first, sizeof lanes);
+  return lanes;
+}
 
 // Largest magnitude that enters a search: beyond every format's reach (65504 * 63 * 31), and its
 // square times a block is far from overflow.
@@ -37,10 +41,18 @@ inline constexpr float kLargestWeight = 0x1p27f;
 inline constexpr float kSmallestWeight = 0x1p-26f;
 
 // To the nearest whole number, ties to even, for |value| < 2^22; compiles to two additions.
-inline float nearest(float value) { return (value + 0x1.8p23f) - 0x1.8p23f; }
+template <typename T>
+T nearest(T value) {
+  return (value + 0x1.8p23f) - 0x1.8p23f;
+}
 
 inline float clamped(float value, float low, float high) {
   const float above = value > low ? value : low;
+  return above < high ? above : high;
+}
+
+inline Lanes clamped(Lanes value, Lanes low, Lanes high) {
+  const Lanes above = value > low ? value : low;
   return above < high ? above : high;
 }
 
@@ -111,13 +123,13 @@ void decode_blocks(std::span<const std::byte> blocks, std::span<float> out, Deco
 template <std::size_t N>
 float symmetric_error(Group<N> x, Group<N> factors, float scale, float low, float high) {
   const float reciprocal = inverse(scale);
+  const Lanes high4 = Lanes{} + high;
+  const Lanes low4 = Lanes{} + low;
   Lanes error{};
   for (std::size_t i = 0; i < N; i += kLanes) {
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const float q = nearest(clamped(x[i + l] * reciprocal, low, high));
-      const float difference = x[i + l] - scale * q;
-      error[l] += factors[i + l] * difference * difference;
-    }
+    const Lanes q = nearest(clamped(load(x, i) * reciprocal, low4, high4));
+    const Lanes difference = load(x, i) - scale * q;
+    error += load(factors, i) * difference * difference;
   }
   return sum(error);
 }
@@ -130,15 +142,15 @@ struct SymmetricSums {
 template <std::size_t N>
 SymmetricSums symmetric_sums(Group<N> x, Group<N> factors, float reciprocal, float low,
                              float high) {
+  const Lanes low4 = Lanes{} + low;
+  const Lanes high4 = Lanes{} + high;
   Lanes xq{};
   Lanes qq{};
   for (std::size_t i = 0; i < N; i += kLanes) {
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const float q = nearest(clamped(x[i + l] * reciprocal, low, high));
-      const float weighted = factors[i + l] * q;
-      xq[l] += weighted * x[i + l];
-      qq[l] += weighted * q;
-    }
+    const Lanes q = nearest(clamped(load(x, i) * reciprocal, low4, high4));
+    const Lanes weighted = load(factors, i) * q;
+    xq += weighted * load(x, i);
+    qq += weighted * q;
   }
   return {sum(xq), sum(qq)};
 }
@@ -185,14 +197,13 @@ struct Affine {
 template <std::size_t N>
 float affine_error(Group<N> x, Group<N> factors, Affine fit, float high) {
   const float reciprocal = inverse(fit.scale);
+  const Lanes high4 = Lanes{} + high;
   Lanes error{};
   for (std::size_t i = 0; i < N; i += kLanes) {
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const float shifted = x[i + l] - fit.minimum;
-      const float q = nearest(clamped(shifted * reciprocal, 0.0f, high));
-      const float difference = shifted - fit.scale * q;
-      error[l] += factors[i + l] * difference * difference;
-    }
+    const Lanes shifted = load(x, i) - fit.minimum;
+    const Lanes q = nearest(clamped(shifted * reciprocal, Lanes{}, high4));
+    const Lanes difference = shifted - fit.scale * q;
+    error += load(factors, i) * difference * difference;
   }
   return sum(error);
 }
@@ -206,17 +217,16 @@ struct AffineSums {
 
 template <std::size_t N>
 AffineSums affine_sums(Group<N> x, Group<N> factors, float reciprocal, float minimum, float high) {
+  const Lanes high4 = Lanes{} + high;
   Lanes sum_q{};
   Lanes sum_qq{};
   Lanes sum_xq{};
   for (std::size_t i = 0; i < N; i += kLanes) {
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const float q = nearest(clamped((x[i + l] - minimum) * reciprocal, 0.0f, high));
-      const float weighted = factors[i + l] * q;
-      sum_q[l] += weighted;
-      sum_qq[l] += weighted * q;
-      sum_xq[l] += weighted * x[i + l];
-    }
+    const Lanes q = nearest(clamped((load(x, i) - minimum) * reciprocal, Lanes{}, high4));
+    const Lanes weighted = load(factors, i) * q;
+    sum_q += weighted;
+    sum_qq += weighted * q;
+    sum_xq += weighted * load(x, i);
   }
   return {sum(sum_q), sum(sum_qq), sum(sum_xq)};
 }
@@ -227,22 +237,20 @@ struct AffineRange {
   bool minimum_at_most_zero;  // K-quants store minus the minimum, unsigned
 };
 
-// Least squares over a grid of ends: the smallest weight is mapped to each of `steps` places from 0
-// down (weights below are clipped), the largest to places from `high` up.
+// Least squares over a grid of ends: the smallest weight is mapped to each of `steps` places around
+// 0 (where it lies below, it is clipped), the largest to places around `high`.
 template <std::size_t N>
 Affine fit_affine(Group<N> x, Group<N> factors, float high, AffineRange range) {
-  Lanes lane_w{};
-  Lanes lane_x{};
+  float sum_w = 0.0f;
+  float sum_x = 0.0f;
   float lowest = x[0];
   float largest = x[0];
   for (std::size_t i = 0; i < N; ++i) {
     lowest = x[i] < lowest ? x[i] : lowest;
     largest = x[i] > largest ? x[i] : largest;
-    lane_w[i % kLanes] += factors[i];
-    lane_x[i % kLanes] += factors[i] * x[i];
+    sum_w += factors[i];
+    sum_x += factors[i] * x[i];
   }
-  const float sum_w = sum(lane_w);
-  const float sum_x = sum(lane_x);
   if (range.minimum_at_most_zero && lowest > 0.0f) lowest = 0.0f;
   if (largest - lowest < kSmallestWeight) return {0.0f, lowest};
 
@@ -272,13 +280,22 @@ Affine fit_affine(Group<N> x, Group<N> factors, float high, AffineRange range) {
   const float width = largest - lowest;
   for (int i = 0; i < range.steps; ++i) {
     for (int j = 0; j < range.steps; ++j) {
-      const float below = range.step * static_cast<float>(i) - range.step;
-      const float above = range.step * static_cast<float>(j) - range.step;
+      const float below = range.step * static_cast<float>(i - 2);
+      const float above = range.step * static_cast<float>(j - 2);
       const float reciprocal = (high + below + above) / width;
       consider(reciprocal, lowest + below / reciprocal);
     }
   }
-  for (int i = 0; i < 2; ++i) consider(1.0f / best.scale, best.minimum);
+  // Around the best, each end by a fraction of a step: other roundings, hence other minima.
+  for (const float shift : {0.12f, 0.06f}) {
+    const Affine centre = best;
+    for (int i = 0; i < 9; ++i) {
+      const float below = shift * static_cast<float>(i % 3 - 1);
+      const float above = shift * static_cast<float>(i / 3 - 1);
+      const float reciprocal = (1.0f + (below + above) / high) / centre.scale;
+      consider(reciprocal, centre.minimum + below * centre.scale);
+    }
+  }
   return best;
 }
 
