@@ -42,6 +42,7 @@ const OpDescriptor& gather_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.row_wise = true;
     return op;
   }();
   return kOp;

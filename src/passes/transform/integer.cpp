@@ -1,0 +1,38 @@
+// Integer arithmetic: activations go into block-quantized matmuls as int8 codes.
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/registry.h"
+#include "passes/pass.h"
+
+namespace hone::passes {
+namespace {
+
+// Error of one product: each activation is off by at most half a code, 1/254 of the largest of its
+// block of 32 (the same rounding as llama.cpp's Q8 activations).
+Result<ir::Graph> run(const ir::Graph& graph) {
+  ir::Rewriter rewriter(graph, ops::find_op);
+  for (const ir::Operation& operation : graph.operations) {
+    const bool takes_int8 = operation.is("matmul") &&
+                            is_block_quantized(graph.type(operation.operands[1]).dtype) &&
+                            graph.type(operation.operands[0]).layout == ir::Layout::kRowMajor;
+    if (!takes_int8) {
+      rewriter.copy(operation);
+      continue;
+    }
+    const auto codes = rewriter.emit("quantize", {rewriter.map(operation.operands[0])});
+    if (codes.empty()) continue;
+    const auto made = rewriter.emit("matmul", {codes[0], rewriter.map(operation.operands[1])});
+    if (made.size() == 1) rewriter.replace(operation.results[0], made[0]);
+  }
+  return rewriter.finish();
+}
+
+}  // namespace
+
+const Pass& integer_pass() {
+  static const Pass kPass{
+      "integer", "quantizes activations to int8 before matmuls with block-quantized weights",
+      PassKind::kTransform, 0, run};
+  return kPass;
+}
+
+}  // namespace hone::passes
