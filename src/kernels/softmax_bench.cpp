@@ -5,16 +5,17 @@
 // hone_kernels_bench --benchmark_filter=Softmax --benchmark_counters_tabular=true
 //
 // Protocol: inputs uniform in +-1000; the input is read once before each measurement; results go to
-// buffers in turn, together larger than the last level cache (at least 256 MiB); the forms take
-// turns in every round, so that a slow moment of the machine hits all; medians over the rounds.
-// `bound` of softmax is reading the row once and scaling it once into the same buffers (what
-// two passes must move at least), of log-sum-exp reading it once.
+// buffers in turn that make 256 MiB together (`rotated`: the output is never in a cache), or to one
+// buffer again and again (`reused`: it is, if it fits, as in a running model); the forms take turns
+// in every round, so that a slow moment of the machine hits all; medians over the rounds of the
+// thread's own time. `bound` of softmax is reading the row once and scaling it once into the same
+// buffers (what two passes must move at least), of log-sum-exp reading it once.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <random>
@@ -62,9 +63,18 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// The time this thread ran, without the time that others had the processor.
+double thread_nanoseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
+}
+
 // Every contender once a round, over as many rows as make a measurable time.
-void run_rounds(std::size_t size, std::vector<Contender>& contenders, benchmark::State& state) {
-  const std::size_t pool = std::max<std::size_t>(size, (std::size_t{256} << 20) / sizeof(float));
+void run_rounds(std::size_t size, bool reuse, std::vector<Contender>& contenders,
+                benchmark::State& state) {
+  const std::size_t rotated = std::max(size, (std::size_t{256} << 20) / sizeof(float));
+  const std::size_t pool = reuse ? size : rotated;
   auto input = random_logits(size);
   auto output = huge_floats(pool);
   if (!input || !output) {
@@ -73,21 +83,22 @@ void run_rounds(std::size_t size, std::vector<Contender>& contenders, benchmark:
   }
   const std::span<const float> x(input.get(), size);
   const std::size_t rows = std::max<std::size_t>(1, (std::size_t{1} << 20) / size);
-  const std::size_t rounds = size >= (std::size_t{1} << 22) ? 9 : 31;
+  const std::size_t rounds = size >= (std::size_t{1} << 26)   ? 3
+                             : size >= (std::size_t{1} << 22) ? 9
+                                                              : 31;
   std::size_t at = 0;
   for (auto _ : state) {
     for (std::size_t round = 0; round < rounds; ++round) {
       for (Contender& contender : contenders) {
         benchmark::DoNotOptimize(kernels().read_bandwidth(std::as_bytes(x)));
-        const auto begin = std::chrono::steady_clock::now();
+        const double begin = thread_nanoseconds();
         for (std::size_t row = 0; row < rows; ++row) {
           if (at + size > pool) at = 0;
           contender.run(x, std::span<float>(output.get() + at, size));
           at += size;
         }
-        const std::chrono::duration<double, std::nano> took =
-            std::chrono::steady_clock::now() - begin;
-        contender.nanoseconds.push_back(took.count() / static_cast<double>(rows * size));
+        contender.nanoseconds.push_back((thread_nanoseconds() - begin) /
+                                        static_cast<double>(rows * size));
       }
     }
   }
@@ -96,8 +107,9 @@ void run_rounds(std::size_t size, std::vector<Contender>& contenders, benchmark:
   }
 }
 
-void softmax_forms(benchmark::State& state, const KernelTable* table, std::size_t size) {
-  const std::size_t cache = last_level_cache_bytes();
+void softmax_forms(benchmark::State& state, const KernelTable* table, std::size_t size,
+                   bool reuse) {
+  const std::size_t cache = private_cache_bytes();
   std::vector<Contender> forms;
   const auto add = [&forms](const char* name, auto run) { forms.push_back({name, run, {}}); };
   for (const bool stream : {false, true}) {
@@ -114,7 +126,7 @@ void softmax_forms(benchmark::State& state, const KernelTable* table, std::size_
     benchmark::DoNotOptimize(table->read_bandwidth(std::as_bytes(x)));
     table->scale(x, 0.5f, out);
   });
-  run_rounds(size, forms, state);
+  run_rounds(size, reuse, forms, state);
 }
 
 void log_sum_exp_forms(benchmark::State& state, const KernelTable* table, std::size_t size) {
@@ -129,7 +141,7 @@ void log_sum_exp_forms(benchmark::State& state, const KernelTable* table, std::s
       {"bound",
        [=](auto x, auto) { benchmark::DoNotOptimize(table->read_bandwidth(std::as_bytes(x))); },
        {}});
-  run_rounds(size, forms, state);
+  run_rounds(size, true, forms, state);
 }
 
 constexpr std::size_t kSizes[] = {2048,    8192,     49152,    262144,   1048576,
@@ -140,9 +152,12 @@ const bool kRegistered = [] {
     if (std::string(table->isa) == "scalar") continue;
     for (const std::size_t size : kSizes) {
       const std::string suffix = std::string("/") + table->isa + "/" + std::to_string(size);
-      benchmark::RegisterBenchmark(("Softmax" + suffix).c_str(), softmax_forms, table, size)
-          ->Iterations(1)
-          ->Unit(benchmark::kMillisecond);
+      for (const bool reuse : {false, true}) {
+        const std::string name = "Softmax" + suffix + (reuse ? "/reused" : "/rotated");
+        benchmark::RegisterBenchmark(name.c_str(), softmax_forms, table, size, reuse)
+            ->Iterations(1)
+            ->Unit(benchmark::kMillisecond);
+      }
       benchmark::RegisterBenchmark(("LogSumExp" + suffix).c_str(), log_sum_exp_forms, table, size)
           ->Iterations(1)
           ->Unit(benchmark::kMillisecond);
