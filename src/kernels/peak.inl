@@ -31,14 +31,17 @@ PeakRun peak_f32(std::uint64_t iterations) {
   const F32 d;
   VecF32 factor = splat(0.999f);
   VecF32 chains[kChains];
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) chains[c] = splat(static_cast<float>(c));
   for (std::uint64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 16
     for (int c = 0; c < kChains; ++c) {
       chains[c] = hn::MulAdd(chains[c], factor, factor);
       hide(chains[c].raw);
     }
   }
   VecF32 sum = hn::Zero(d);
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) sum = hn::Add(sum, chains[c]);
   return {iterations * kChains * kLanes * 2, sum_of_lanes(sum)};
 }
@@ -49,14 +52,17 @@ PeakRun peak_int8(std::uint64_t iterations) {
   const __m512i a = _mm512_set1_epi8(3);
   const __m512i b = _mm512_set1_epi8(-2);
   __m512i chains[kChains];
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) chains[c] = _mm512_set1_epi32(c);
   for (std::uint64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 16
     for (int c = 0; c < kChains; ++c) {
       chains[c] = _mm512_dpbusd_epi32(chains[c], a, b);
       hide(chains[c]);
     }
   }
   __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) sum = _mm512_add_epi32(sum, chains[c]);
   return {iterations * kChains * 64 * 2, static_cast<double>(_mm512_reduce_add_epi32(sum))};
 }
@@ -68,14 +74,17 @@ __attribute__((target("avx512bf16"), noinline)) float dot_bf16(std::uint64_t ite
   const __m512bh a = (__m512bh)_mm512_set1_epi16(0x3f80);  // 1.0
   const __m512bh b = (__m512bh)_mm512_set1_epi16(0x3a80);  // 2^-10
   __m512 chains[kChains];
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) chains[c] = _mm512_set1_ps(static_cast<float>(c));
   for (std::uint64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 16
     for (int c = 0; c < kChains; ++c) {
       chains[c] = _mm512_dpbf16_ps(chains[c], a, b);
       asm volatile("" : "+v"(chains[c]));
     }
   }
   __m512 sum = _mm512_setzero_ps();
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) sum = _mm512_add_ps(sum, chains[c]);
   return _mm512_reduce_add_ps(sum);
 }
@@ -95,8 +104,10 @@ PeakRun peak_int8(std::uint64_t iterations) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i b = _mm256_set1_epi8(-2);
   __m256i chains[kChains];
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) chains[c] = _mm256_set1_epi32(c);
   for (std::uint64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 16
     for (int c = 0; c < kChains; ++c) {
       hide(b);
       const __m256i pairs = _mm256_maddubs_epi16(a, b);
@@ -105,6 +116,7 @@ PeakRun peak_int8(std::uint64_t iterations) {
     }
   }
   VecI32 sum = hn::Zero(I32());
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) sum = hn::Add(sum, VecI32{chains[c]});
   return {iterations * kChains * 32 * 2,
           static_cast<double>(hn::GetLane(hn::SumOfLanes(I32(), sum)))};
@@ -117,6 +129,7 @@ PeakRun peak_bf16(std::uint64_t) { return {}; }
 PeakRun peak_int8(std::uint64_t iterations) {
   std::int32_t chains[kChains] = {};
   for (std::uint64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 16
     for (int c = 0; c < kChains; ++c) {
       std::int32_t a = c;
       asm volatile("" : "+r"(a));

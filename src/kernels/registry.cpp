@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/registry.h"
 
+#include <cpuid.h>
+
 #include <array>
 #include <cstdlib>
 
@@ -49,11 +51,17 @@ constexpr KernelTable kScalar = scalar_table();
 constexpr KernelTable kAvx2 = avx2_table();
 constexpr KernelTable kAvx512 = avx512_table();
 
+// Not among the names that older compilers' checks know; leaf 1, ECX bit 29.
+bool cpu_has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx >> 29 & 1u) != 0;
+}
+
 // The compiler's checks include the operating system's (XGETBV: does it save these registers?).
 bool cpu_has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-         __builtin_cpu_supports("popcnt");
+         __builtin_cpu_supports("popcnt") && cpu_has_f16c();
 }
 
 bool cpu_has_avx512() {
