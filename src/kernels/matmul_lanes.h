@@ -15,7 +15,11 @@
 #include <cstring>
 #include <utility>
 
+#if defined(HONE_ISA_SCALAR)
+#define HONE_UNROLL  // the fallback: compiled fast, too
+#else
 #define HONE_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define HONE_INLINE inline __attribute__((always_inline))
 #define HONE_LAMBDA __attribute__((always_inline))
 
@@ -309,7 +313,7 @@ struct Dots {
 
 constexpr int dot_bits(int) { return 8; }
 
-inline constexpr int kTileTokens = 2;
+inline constexpr int kTileTokens = 1;
 inline constexpr int kTilePanels = 1;
 inline constexpr int kFloatTileTokens = 2;
 
@@ -317,51 +321,51 @@ struct Floats {
   float v[16];
 };
 template <typename Op>
-HONE_INLINE Floats each_row(Op op) {
+inline Floats each_row(Op op) {
   Floats out;
   for (int row = 0; row < 16; ++row) out.v[row] = op(row);
   return out;
 }
-HONE_INLINE Floats splat(float x) {
+inline Floats splat(float x) {
   return each_row([&](int) { return x; });
 }
-HONE_INLINE Floats load_floats(const float* from) {
+inline Floats load_floats(const float* from) {
   return each_row([&](int i) { return from[i]; });
 }
-HONE_INLINE void store_floats(const Floats& x, float* to) { std::memcpy(to, x.v, sizeof(x.v)); }
-HONE_INLINE Floats add(const Floats& a, const Floats& b) {
+inline void store_floats(const Floats& x, float* to) { std::memcpy(to, x.v, sizeof(x.v)); }
+inline Floats add(const Floats& a, const Floats& b) {
   return each_row([&](int i) { return a.v[i] + b.v[i]; });
 }
-HONE_INLINE Floats subtract(const Floats& a, const Floats& b) {
+inline Floats subtract(const Floats& a, const Floats& b) {
   return each_row([&](int i) { return a.v[i] - b.v[i]; });
 }
-HONE_INLINE Floats multiply(const Floats& a, const Floats& b) {
+inline Floats multiply(const Floats& a, const Floats& b) {
   return each_row([&](int i) { return a.v[i] * b.v[i]; });
 }
-HONE_INLINE Floats divide(const Floats& a, const Floats& b) {
+inline Floats divide(const Floats& a, const Floats& b) {
   return each_row([&](int i) { return a.v[i] / b.v[i]; });
 }
-HONE_INLINE Floats fma(const Floats& a, const Floats& b, const Floats& c) {
+inline Floats fma(const Floats& a, const Floats& b, const Floats& c) {
   return each_row([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
 }
-HONE_INLINE Floats fms(const Floats& a, const Floats& b, const Floats& c) {
+inline Floats fms(const Floats& a, const Floats& b, const Floats& c) {
   return each_row([&](int i) { return std::fma(a.v[i], b.v[i], -c.v[i]); });
 }
 // As MINPS and MAXPS: the second if the comparison fails, so also if one is NaN.
-HONE_INLINE Floats minimum(const Floats& a, const Floats& b) {
+inline Floats minimum(const Floats& a, const Floats& b) {
   return each_row([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
-HONE_INLINE Floats maximum(const Floats& a, const Floats& b) {
+inline Floats maximum(const Floats& a, const Floats& b) {
   return each_row([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
 }
-HONE_INLINE Floats scale_by_power(const Floats& x, const Floats& n) {
+inline Floats scale_by_power(const Floats& x, const Floats& n) {
   return each_row([&](int i) {
     // A NaN has no integer: as the vector units, 2^31 comes out, and the product stays NaN.
     const std::int32_t power = n.v[i] == n.v[i] ? static_cast<std::int32_t>(n.v[i]) : 0;
     return x.v[i] * std::bit_cast<float>((power + 127) << 23);
   });
 }
-HONE_INLINE float half_value(const std::byte* from) {
+inline float half_value(const std::byte* from) {
   std::uint16_t half;
   std::memcpy(&half, from, sizeof(half));
   const std::uint32_t magnitude = half & 0x7fffu;
@@ -371,17 +375,17 @@ HONE_INLINE float half_value(const std::byte* from) {
   const float value = std::bit_cast<float>(magnitude << 13) * 0x1p112f;
   return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(value));
 }
-HONE_INLINE Floats floats_of_halves(const std::byte* from) {
+inline Floats floats_of_halves(const std::byte* from) {
   return each_row([&](int i) { return half_value(from + 2 * i); });
 }
-HONE_INLINE Floats floats_of_u8(const std::byte* from) {
+inline Floats floats_of_u8(const std::byte* from) {
   return each_row([&](int i) { return static_cast<float>(static_cast<std::uint8_t>(from[i])); });
 }
-HONE_INLINE Floats floats_of_i8(const std::byte* from) {
+inline Floats floats_of_i8(const std::byte* from) {
   return each_row([&](int i) { return static_cast<float>(static_cast<std::int8_t>(from[i])); });
 }
 template <int kColumn>
-HONE_INLINE Floats floats_of_bf16_pairs(const std::byte* from) {
+inline Floats floats_of_bf16_pairs(const std::byte* from) {
   return each_row([&](int i) {
     std::uint16_t value;
     std::memcpy(&value, from + 4 * i + 2 * kColumn, sizeof(value));
@@ -392,58 +396,58 @@ HONE_INLINE Floats floats_of_bf16_pairs(const std::byte* from) {
 struct Codes {
   std::uint8_t v[64];
 };
-HONE_INLINE Codes load_codes(const std::byte* from) {
+inline Codes load_codes(const std::byte* from) {
   Codes out;
   std::memcpy(out.v, from, sizeof(out.v));
   return out;
 }
-HONE_INLINE void store_codes(const Codes& x, std::byte* to) { std::memcpy(to, x.v, sizeof(x.v)); }
+inline void store_codes(const Codes& x, std::byte* to) { std::memcpy(to, x.v, sizeof(x.v)); }
 template <int kShift, int kMask>
-HONE_INLINE int bits(int x) {
+inline int bits(int x) {
   return (kShift >= 0 ? x >> (kShift >= 0 ? kShift : 0) : x << (kShift < 0 ? -kShift : 0)) & kMask;
 }
 template <int kShift, int kMask>
-HONE_INLINE Codes bits(const Codes& x) {
+inline Codes bits(const Codes& x) {
   Codes out;
   for (int i = 0; i < 64; ++i) out.v[i] = static_cast<std::uint8_t>(bits<kShift, kMask>(x.v[i]));
   return out;
 }
 template <int kShift, int kMask>
-HONE_INLINE Codes insert_bits(const Codes& base, const Codes& x) {
+inline Codes insert_bits(const Codes& base, const Codes& x) {
   Codes out;
   for (int i = 0; i < 64; ++i) {
     out.v[i] = static_cast<std::uint8_t>(base.v[i] | bits<kShift, kMask>(x.v[i]));
   }
   return out;
 }
-HONE_INLINE Codes look_up(const Codes& x, const std::uint8_t* table) {
+inline Codes look_up(const Codes& x, const std::uint8_t* table) {
   Codes out;
   for (int i = 0; i < 64; ++i) out.v[i] = table[x.v[i]];
   return out;
 }
 template <int kColumn>
-HONE_INLINE Floats floats_of_column(const Codes& x) {
+inline Floats floats_of_column(const Codes& x) {
   return each_row([&](int i) { return static_cast<float>(x.v[4 * i + kColumn]); });
 }
 
 struct Quad {
   const std::int8_t* v;
 };
-HONE_INLINE Quad splat_quad(const std::int8_t* from) { return {from}; }
+inline Quad splat_quad(const std::int8_t* from) { return {from}; }
 
 template <int kBits, int kQuads>
 struct Dots {
   std::int32_t v[16];
-  HONE_INLINE void begin(std::int32_t start) {
+  inline void begin(std::int32_t start) {
     for (std::int32_t& x : v) x = start;
   }
   template <int kIndex>
-  HONE_INLINE void add_quad(const Codes& weights, Quad activations) {
+  inline void add_quad(const Codes& weights, Quad activations) {
     for (int row = 0; row < 16; ++row) {
       for (int i = 0; i < 4; ++i) v[row] += weights.v[4 * row + i] * activations.v[i];
     }
   }
-  HONE_INLINE Floats bits_as_floats() const {
+  inline Floats bits_as_floats() const {
     return each_row([&](int i) { return std::bit_cast<float>(v[i]); });
   }
 };
