@@ -854,8 +854,7 @@ struct AdamW {
   Model mean, square;
 };
 
-// ---- 10 The program
-// ------------------------------------------------------------------------------
+// ---- 10 The program -----------------------------------------------------------------------------
 
 }  // namespace
 
@@ -863,6 +862,7 @@ struct AdamW {
 
 namespace {
 
+// Of processor time.
 double seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 // Always takes the most probable token; stops at the end token or after `limit` tokens.
