@@ -38,9 +38,9 @@ HWY_INLINE void prefetch(const float* x) {
 #endif
 }
 
-// Rows beyond this many times the private cache are written past the caches: measured on Emerald
-// Rapids (2 MiB L2), where 4 + 4 MiB are still a little faster through them and 16 + 16 are not.
-constexpr std::size_t kStreamBeyond = 8;
+// Input and output beyond this many times the private cache are written past the caches: measured
+// on Emerald Rapids (2 MiB L2, virtual machine), November 2026; docs/kernels.md has the table.
+constexpr std::size_t kStreamBeyond = 2;
 
 constexpr double kLn2 = 0.69314718055994530942;
 
@@ -281,7 +281,7 @@ void softmax_three_pass_recompute(std::span<const float> x, std::span<float> out
 
 void softmax(std::span<const float> x, std::span<float> out, std::size_t cache_bytes) {
   const std::size_t bytes = x.data() == out.data() ? out.size_bytes() : 2 * out.size_bytes();
-  if (bytes < cache_bytes) {
+  if (bytes <= cache_bytes) {
     reload<false>(x, out);
   } else if (bytes <= kStreamBeyond * cache_bytes) {
     two_pass<false>(x, out);
