@@ -121,7 +121,7 @@ Limits measure_limits(const KernelTable& table, int threads) {
   std::atomic<std::uint64_t> operations{0};
   std::atomic<std::uint64_t> words{0};
   Limits limits;
-  const double seconds = fastest(threads, 0.1, [&](int) {
+  const double seconds = fastest(threads, 0.3, [&](int) {
     const PeakRun run = table.peak_int8(5000);
     operations = run.operations;
     words += static_cast<std::uint64_t>(run.checksum);

@@ -97,6 +97,13 @@ struct Unpacked {
   alignas(64) float scales[kTilePanels][2 * kChunkUnits][3][kPanelRows];
 };
 
+// Where a tile stores: the sums, or the task's output if nothing is left to do.
+struct Target {
+  float* at;
+  std::int64_t panel_stride;
+  std::int64_t token_stride;
+};
+
 // kPanels panels, unpacked in registers as they stream from memory, times kTokens tokens, over the
 // units [first_unit, first_unit + units). sums: panel p at p * kPanelStride, (kTokens, 16); begun
 // at the first unit, else continued. kKeep: `kept` receives the unpacked codes and scales.
@@ -104,7 +111,8 @@ template <typename F, int kPanels, int kTokens, bool kKeep>
 __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const MatmulTask& task,
                                            std::int64_t first_unit, int units,
                                            const std::int8_t* activations, const float* terms,
-                                           float* sums_out, Unpacked* kept) {
+                                           const float* before, const Target& after,
+                                           Unpacked* kept) {
   using BlockDots = Dots<dot_bits(F::kCodeBits), F::kQuads>;
   const std::int64_t columns = task.layout.columns;
   const std::int64_t step = task.layout.panel_bytes * kUnitColumns / columns;  // of the prefetch
@@ -115,7 +123,7 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
     codes[p] = panels[p].codes + first_unit * F::kLines * kLineBytes;
     scales[p] = panels[p].scales;
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      const float* from = sums_out + p * kPanelStride + n * kPanelRows;
+      const float* from = before + p * kPanelStride + n * kPanelRows;
       sums[p][n] = first_unit == 0 ? splat(0.0F) : load_floats(from);
     }
   }
@@ -169,23 +177,23 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
   }
   HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      store_floats(sums[p][n], sums_out + p * kPanelStride + n * kPanelRows);
+      store_floats(sums[p][n], after.at + p * after.panel_stride + n * after.token_stride);
     }
   }
 }
 
-// kPanels unpacked panels times kTokens tokens over one chunk of columns. sums: panel p at
-// p * kPanelStride, (kTokens, 16); begun if `first`, else continued.
+// kPanels unpacked panels times kTokens tokens over one chunk of columns. before:
+// panel p at p * kPanelStride, (kTokens, 16); not read if `first`.
 template <int kCodeBits, bool kMinimum, int kBlocks, int kPanels, int kTokens>
 __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, std::int64_t columns,
                                           const std::int8_t* activations, const float* terms,
-                                          bool first, float* sums_out) {
+                                          bool first, const float* before, const Target& after) {
   constexpr int kQuads = kUnitQuads / kBlocks;
   using BlockDots = Dots<kCodeBits, kQuads>;
   Floats sums[kPanels][kTokens];
   HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      const float* from = sums_out + p * kPanelStride + n * kPanelRows;
+      const float* from = before + p * kPanelStride + n * kPanelRows;
       sums[p][n] = first ? splat(0.0F) : load_floats(from);
     }
   }
@@ -228,7 +236,7 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, st
   }
   HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      store_floats(sums[p][n], sums_out + p * kPanelStride + n * kPanelRows);
+      store_floats(sums[p][n], after.at + p * after.panel_stride + n * after.token_stride);
     }
   }
 }
@@ -269,7 +277,7 @@ struct TokenGroup {
 template <typename F>
 void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGroup& group, int tile,
                std::int64_t first_unit, int units, const float* terms, Unpacked& unpacked,
-               float* sums) {
+               const float* before, const Target& after) {
   constexpr int kLeastShared = (kTileTokens + 1) / 2;  // of the tiles, if there are several
   constexpr int kBits = dot_bits(F::kCodeBits);
   const std::int64_t columns = task.layout.columns;
@@ -279,21 +287,20 @@ void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGrou
       terms + 3 * F::kBlocks * (begin * (columns / kUnitColumns) + first_unit * count);
   const std::int8_t* activations =
       task.int8.codes + (group.first + begin) * columns + first_unit * kUnitColumns;
-  float* to = sums + begin * kPanelRows;
   if (group.tiles == 1) {
     visit_count<1, kTileTokens>(count, [&]<int kTokens>() {
       direct_tile<F, kTilePanels, kTokens, false>(panels, task, first_unit, units, activations,
-                                                  tile_terms, to, nullptr);
+                                                  tile_terms, before, after, nullptr);
     });
   } else if (tile == 0) {
     visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
       direct_tile<F, kTilePanels, kTokens, true>(panels, task, first_unit, units, activations,
-                                                 tile_terms, to, &unpacked);
+                                                 tile_terms, before, after, &unpacked);
     });
   } else {
     visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
       chunk_tile<kBits, F::kMinimum, F::kBlocks, kTilePanels, kTokens>(
-          unpacked, units, columns, activations, tile_terms, first_unit == 0, to);
+          unpacked, units, columns, activations, tile_terms, first_unit == 0, before, after);
     });
   }
 }
@@ -303,6 +310,7 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
   alignas(64) Terms terms;
   alignas(64) float sums[2 * kPanelStride];
   Unpacked unpacked;
+  const bool plain = up == nullptr && task.bias == nullptr && task.residual == nullptr;
   const std::int64_t blocks = blocks_of(task.layout);
   const std::int64_t units = task.layout.columns / kUnitColumns;
   const std::int64_t fit = kTermFloats / 3 / blocks;
@@ -327,18 +335,28 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
           panel_bytes(task.layout, weights, panel),
           up != nullptr ? panel_bytes(up->layout, up->weights.data(), panel)
                         : panel_bytes(task.layout, weights, two ? panel + 1 : panel)};
+      const bool straight = plain && two && (panel + 2) * kPanelRows <= task.layout.rows;
       for (int slot = 0; slot < (two ? 2 : 1); slot += kTilePanels) {
         const bool last_slot = !two || slot + kTilePanels == 2;
         for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
           const std::int64_t unit = units * chunk / chunks;
           const int chunk_units = static_cast<int>(units * (chunk + 1) / chunks - unit);
           for (int tile = 0; tile < group.tiles; ++tile) {
+            const std::int64_t token = group.first + group.begin(tile);
+            float* tile_start = sums + group.begin(tile) * kPanelRows;
+            float* before = tile_start + slot * kPanelStride;
+            const bool last = chunk == chunks - 1;
+            Target after = {before, kPanelStride, kPanelRows};
+            if (last && straight) {
+              const auto stride = static_cast<std::int64_t>(task.out_stride);
+              after = {task.out + token * stride + (panel + slot) * kPanelRows, kPanelRows, stride};
+            }
             tile_sums<F>(task, panels + slot, group, tile, unit, chunk_units, terms.values,
-                         unpacked, sums + slot * kPanelStride);
+                         unpacked, before, after);
             // While the next tile computes, the stores of this one drain.
-            if (chunk == chunks - 1 && last_slot) {
-              finish_tile(task, up, activation, panel, two ? 2 : 1, group.first + group.begin(tile),
-                          group.count(tile), sums + group.begin(tile) * kPanelRows);
+            if (last && last_slot && !straight) {
+              finish_tile(task, up, activation, panel, two ? 2 : 1, token, group.count(tile),
+                          tile_start);
             }
           }
         }
