@@ -38,9 +38,13 @@ bool is_terminal(int descriptor) {
 bool wants_color(int descriptor) { return !variable_is_set("NO_COLOR") && is_terminal(descriptor); }
 
 std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
-                          std::int64_t done_before, double seconds, int columns) {
+                          std::int64_t done_before, double seconds, int columns,
+                          ProgressUnit unit) {
+  const auto amount = [unit](std::int64_t value) {
+    return unit == ProgressUnit::kBytes ? human_bytes(value) : human_count(value);
+  };
   const double rate = seconds > 0 ? static_cast<double>(done - done_before) / seconds : 0;
-  std::string tail = human_bytes(done);
+  std::string tail = amount(done);
   std::string head = label;
   if (total > 0) {
     const double fraction =
@@ -50,10 +54,10 @@ std::string progress_line(const std::string& label, std::int64_t done, std::int6
     // Rounded down: 100% means complete.
     head += fmt::format(" {:3}% [{}{}]", static_cast<int>(fraction * 100), std::string(full, '#'),
                         std::string(kBar - full, ' '));
-    tail += " of " + human_bytes(total);
+    tail += " of " + amount(total);
   }
   if (rate > 0) {
-    tail += fmt::format(", {}/s", human_bytes(static_cast<std::int64_t>(rate)));
+    tail += fmt::format(", {}/s", amount(static_cast<std::int64_t>(rate)));
     if (total > done) {
       tail += fmt::format(", {} left", human_duration(static_cast<double>(total - done) / rate));
     }
@@ -65,11 +69,13 @@ std::string progress_line(const std::string& label, std::int64_t done, std::int6
   return line;
 }
 
-Progress::Progress(std::string label, std::int64_t total_bytes, std::int64_t done_before)
+Progress::Progress(std::string label, std::int64_t total, std::int64_t done_before,
+                   ProgressUnit unit)
     : label_(std::move(label)),
-      total_(total_bytes),
+      total_(total),
       before_(done_before),
       done_(done_before),
+      unit_(unit),
       visible_(is_terminal(STDERR_FILENO)),
       start_(std::chrono::steady_clock::now()) {}
 
@@ -79,8 +85,8 @@ Progress::~Progress() {
   std::fputc('\n', stderr);
 }
 
-void Progress::update(std::int64_t done_bytes) {
-  done_ = done_bytes;
+void Progress::update(std::int64_t done) {
+  done_ = done;
   if (!visible_) return;
   const auto now = std::chrono::steady_clock::now();
   if (drawn_ && now - last_draw_ < std::chrono::milliseconds(100)) return;
@@ -92,8 +98,8 @@ void Progress::draw() {
   drawn_ = true;
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const std::string line =
-      progress_line(label_, done_, total_, before_, seconds, terminal_columns(STDERR_FILENO));
+  const std::string line = progress_line(label_, done_, total_, before_, seconds,
+                                         terminal_columns(STDERR_FILENO), unit_);
   std::fprintf(stderr, "\r\x1b[K%s", line.c_str());  // back to the start, erase, write
   std::fflush(stderr);
 }

@@ -13,22 +13,27 @@ namespace hone {
 bool wants_color(int descriptor);
 bool is_terminal(int descriptor);
 
+// What is counted: bytes, or pieces of work.
+enum class ProgressUnit : std::uint8_t { kBytes, kCount };
+
 // "model.gguf  45% [#########           ] 44.3 MB of 98.4 MB, 12.0 MB/s, 4.51 s left", at most
 // `columns` wide. total 0: unknown. seconds: since the start.
 // done_before: bytes that were there at the start (a resumed task), which the rate leaves out.
 std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
-                          std::int64_t done_before, double seconds, int columns);
+                          std::int64_t done_before, double seconds, int columns,
+                          ProgressUnit unit = ProgressUnit::kBytes);
 
 // Rewrites one line on standard error at most ten times a second.
 class Progress {
  public:
-  Progress(std::string label, std::int64_t total_bytes, std::int64_t done_before = 0);
+  Progress(std::string label, std::int64_t total, std::int64_t done_before = 0,
+           ProgressUnit unit = ProgressUnit::kBytes);
   ~Progress();  // leaves the last state on the screen and goes to the next line
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void set_total(std::int64_t total_bytes) { total_ = total_bytes; }
-  void update(std::int64_t done_bytes);
+  void set_total(std::int64_t total) { total_ = total; }
+  void update(std::int64_t done);
 
  private:
   void draw();
@@ -37,6 +42,7 @@ class Progress {
   std::int64_t total_;
   std::int64_t before_;
   std::int64_t done_;
+  ProgressUnit unit_;
   bool visible_;
   bool drawn_ = false;
   std::chrono::steady_clock::time_point start_;

@@ -34,8 +34,9 @@ class ModelSource {
   Result<formats::Vocabulary> vocabulary() const;
   // Bytes of all files.
   std::int64_t file_bytes() const;
-  // The tensor's bytes will not be read again soon: its pages may leave resident memory.
-  void release(const formats::TensorRecord& tensor) const;
+  // Bytes [offset, offset + size) of the tensor will not be read again soon: their pages may leave
+  // resident memory.
+  void release(const formats::TensorRecord& tensor, std::size_t offset, std::size_t size) const;
 
   ModelSource(ModelSource&&) noexcept;
   ModelSource& operator=(ModelSource&&) noexcept;

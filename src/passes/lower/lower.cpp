@@ -23,9 +23,10 @@ LoweringRule rule_of(std::string_view op) {
   return nullptr;
 }
 
-// Up to this many elements a thread computes a row-wise result for itself: at about four elements a
-// nanosecond that costs what a barrier between threads costs (base/threads_bench.cpp).
+// Up to this many elements and operations a thread computes a row-wise result for itself: about a
+// microsecond of work, what a barrier between threads and its wait cost (base/threads_bench.cpp).
 constexpr std::int64_t kPrivateElements = 4096;
+constexpr double kPrivateOperations = 65536;
 
 std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 
@@ -69,7 +70,10 @@ bool Lowering::worth_private(const Operation& operation) const {
   if (!operation.op->row_wise || options_.threads == 1) return false;
   std::int64_t elements = 0;
   for (const ValueId id : operation.results) elements += type(id).elements();
-  return elements <= kPrivateElements;
+  if (elements > kPrivateElements || operation.op->cost == nullptr) return false;
+  const ir::Cost cost = operation.op->cost(
+      graph_.types(operation.operands), graph_.types(operation.results), operation.attributes);
+  return cost.operations <= kPrivateOperations;
 }
 
 Status Lowering::make_steps() {

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "base/system.h"
+#include "kernels/cache_size.h"
 #include "kernels/packed.h"
 #include "passes/lower/lower.h"
 #include "passes/lower/support.h"
@@ -15,13 +15,6 @@ using runtime::Frame;
 using runtime::Place;
 using runtime::StepFunction;
 using runtime::Worker;
-
-// The bytes of a last-level cache, for the choice of the softmax form.
-std::size_t cache_bytes() {
-  static const auto kBytes =
-      static_cast<std::size_t>(std::max<std::int64_t>(cpu_info().l3, 1 << 20));
-  return kBytes;
-}
 
 }  // namespace
 
@@ -44,7 +37,7 @@ Result<StepFunction> lower_unary(Lowering& lowering, const ir::Operation& operat
   if (operation.is("scale")) return each([=, f = k.scale](In x, Out y) { f(x, factor, y); });
   if (operation.is("tanh_cap")) return each([=, f = k.tanh_cap](In x, Out y) { f(x, cap, y); });
   if (operation.is("softmax")) {
-    return each([f = k.softmax, bytes = cache_bytes()](In x, Out y) { f(x, y, bytes); });
+    return each([f = k.softmax, bytes = kernels::private_cache_bytes()](In x, Out y) { f(x, y, bytes); });
   }
   return each([f = operation.is("silu") ? k.silu : k.gelu_tanh](In x, Out y) { f(x, y); });
 }

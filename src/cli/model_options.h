@@ -1,0 +1,62 @@
+// Options that every verb that runs a model shares.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/arguments.h"
+#include "engine/generate.h"
+#include "engine/session.h"
+#include "formats/chat_template.h"
+#include "formats/tokenizer.h"
+
+namespace hone::cli {
+
+struct ModelOptions {
+  std::string model;
+  std::int64_t threads = 0;
+  std::int64_t context = 0;
+  std::int64_t batch = 256;
+  std::string arithmetic = "int8";
+  std::string cache = "f16";
+};
+
+void declare_model(ModelOptions& options, Arguments& arguments);
+engine::SessionOptions session_options(const ModelOptions& options);
+
+struct SamplingArguments {
+  std::int64_t tokens = 512;
+  double temperature = 0.8;
+  std::int64_t top_k = 40;
+  double top_p = 0.95;
+  double min_p = 0.05;
+  double repetition_penalty = 1.0;
+  std::int64_t seed = 0;
+  std::vector<std::string> stops;
+  bool ignore_end = false;
+};
+
+void declare_sampling(SamplingArguments& options, Arguments& arguments);
+engine::GenerateOptions generate_options(const SamplingArguments& options);
+
+// A model ready to answer.
+struct LoadedModel {
+  std::unique_ptr<engine::Session> session;
+  formats::Tokenizer tokenizer;
+};
+Result<LoadedModel> load(const ModelOptions& options);
+
+// The model's own chat template; an error with advice where it has none.
+Result<formats::ChatTemplate> chat_template_of(const LoadedModel& model);
+
+// The messages as the tokens that the model was trained on, ready for the next answer.
+Result<std::vector<formats::TokenId>> render(const LoadedModel& model,
+                                             const formats::ChatTemplate& chat,
+                                             std::span<const formats::Message> messages);
+
+// A file's content, standard input for "-".
+Result<std::string> read_text(const std::string& path);
+
+}  // namespace hone::cli

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/human.h"
+#include "base/system.h"
+
+namespace hone::engine {
+namespace {
+
+// Programs kept: a decode shape, some prefill shapes, the shapes of a batch that shrinks.
+constexpr std::size_t kMostPrograms = 32;
+// Without an option: enough for long conversations on small machines.
+constexpr std::int64_t kDefaultContext = 4096;
+
+bool same(const models::Batch& a, const models::Batch& b) {
+  return a.tokens == b.tokens && a.sequences == b.sequences && a.pages == b.pages &&
+         a.rows == b.rows;
+}
+
+std::span<const std::byte> bytes_of(const std::vector<std::int32_t>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+}  // namespace
+
+Session::Session(ModelSource source, SessionOptions options)
+    : options_(std::move(options)),
+      source_(std::move(source)),
+      pool_(options_.threads),
+      weights_(source_, pool_) {}
+
+Result<std::unique_ptr<Session>> Session::open(const std::string& model,
+                                               const SessionOptions& options) {
+  auto source = ModelSource::open(model);
+  if (!source) return source.error();
+  return open(*std::move(source), options);
+}
+
+Result<std::unique_ptr<Session>> Session::open(ModelSource source, const SessionOptions& options) {
+  std::unique_ptr<Session> session(new Session(std::move(source), options));
+  const Status status = session->start();
+  if (!status.ok()) return status.error().in(session->source_.path());
+  return session;
+}
+
+Status Session::start() {
+  auto architecture = source_.metadata().text("general.architecture");
+  if (!architecture) return architecture.error();
+  family_ = models::find_family(*architecture);
+  if (family_ == nullptr) {
+    std::string known;
+    for (const models::Family* family : models::all_families()) {
+      known += (known.empty() ? "" : ", ") + std::string(family->architecture);
+    }
+    return Error{ErrorCode::kUnsupported,
+                 "this model's architecture is not known",
+                 "",
+                 *architecture,
+                 known,
+                 "pick a model of one of these families"};
+  }
+  auto config = family_->configure(source_.metadata(),
+                                   [this](std::string_view name) { return weights_.find(name); });
+  if (!config) return config.error();
+  config_ = *std::move(config);
+  if (options_.context <= 0) options_.context = std::min(config_.context, kDefaultContext);
+  if (options_.context > config_.context) {
+    return Error{ErrorCode::kOutOfRange,
+                 "the context is longer than the model was made for",
+                 "",
+                 fmt::format("{} tokens", options_.context),
+                 fmt::format("at most {}", config_.context),
+                 "lower --context"};
+  }
+  options_.budget = std::max(options_.budget, options_.context);
+  options_.batch = std::clamp<std::int64_t>(options_.batch, 1, options_.context);
+  const kernels::CacheLayout layout{options_.compile.lower.cache,
+                                    static_cast<int>(config_.kv_heads),
+                                    static_cast<int>(config_.head_size)};
+  const std::int64_t cache_bytes =
+      static_cast<std::int64_t>(layout.page_bytes_key() + layout.page_bytes_value()) *
+      ((options_.budget + kernels::kPageTokens - 1) / kernels::kPageTokens) * config_.layers;
+  const std::int64_t needed = source_.file_bytes() + cache_bytes;
+  const std::int64_t available = memory_info().available;
+  if (available > 0 && needed > available) {
+    return Error{ErrorCode::kOutOfMemory,
+                 "the model does not fit into this machine's memory",
+                 "",
+                 fmt::format("{} for weights and {} for keys and values",
+                             human_bytes(source_.file_bytes()), human_bytes(cache_bytes)),
+                 fmt::format("at most {} available", human_bytes(available)),
+                 "lower --context, or use a smaller or more quantized model"};
+  }
+  cache_.emplace(layout, config_.layers, options_.budget);
+  options_.compile.lower.threads = pool_.size();
+  return {};
+}
+
+Result<ir::Graph> Session::build_graph(const models::Batch& batch) {
+  return family_->build(config_, batch,
+                        [this](std::string_view name) { return weights_.find(name); });
+}
+
+Result<Session::Bound*> Session::program_for(const models::Batch& batch) {
+  for (auto at = programs_.begin(); at != programs_.end(); ++at) {
+    if (same(at->batch, batch)) {
+      programs_.splice(programs_.begin(), programs_, at);
+      return &programs_.front();
+    }
+  }
+  auto graph = build_graph(batch);
+  if (!graph) return graph.error();
+  Bound bound;
+  bound.batch = batch;
+  bound.hash = ir::structural_hash(*graph);
+  for (const Bound& other : programs_) {
+    if (other.hash == bound.hash) bound.program = other.program;
+  }
+  if (bound.program == nullptr) {
+    auto program = compile(*std::move(graph), options_.compile);
+    if (!program) return program.error();
+    ++compiled_;
+    bound.program = std::make_shared<const runtime::Program>(*std::move(program));
+  }
+  for (const runtime::Slot& slot : bound.program->parameters) {
+    auto weight = weights_.get(slot.name, slot.type);
+    if (!weight) return weight.error();
+    bound.weights.push_back(*weight);
+  }
+  for (const runtime::Slot& slot : bound.program->caches) {
+    std::size_t layer = 0;
+    std::from_chars(slot.name.data(), slot.name.data() + slot.name.size(), layer);
+    bound.caches.push_back(cache_->layers()[layer]);
+  }
+  programs_.push_front(std::move(bound));
+  if (programs_.size() > kMostPrograms) programs_.pop_back();
+  return &programs_.front();
+}
+
+Status Session::prepare(std::int64_t tokens, std::int64_t sequences, std::int64_t rows) {
+  const std::int64_t pages = (options_.context + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  auto bound = program_for({tokens, sequences, pages, rows});
+  if (!bound) return bound.error();
+  workspace_.reserve(runtime::workspace_bytes(*(*bound)->program));
+  return {};
+}
+
+SequenceId Session::begin() {
+  sequences_.emplace(next_, Sequence{});
+  return next_++;
+}
+
+void Session::end(SequenceId id) {
+  const auto at = sequences_.find(id);
+  if (at == sequences_.end()) return;
+  for (const std::int32_t page : at->second.pages) cache_->drop(page);
+  sequences_.erase(at);
+}
+
+std::int64_t Session::length(SequenceId id) const {
+  const auto at = sequences_.find(id);
+  return at == sequences_.end() ? 0 : static_cast<std::int64_t>(at->second.tokens.size());
+}
+
+Status Session::truncate(SequenceId id, std::int64_t length) {
+  const auto at = sequences_.find(id);
+  if (at == sequences_.end() || length < 0 || length > this->length(id)) {
+    return Error{ErrorCode::kInvalidArgument, "no such place in this sequence",         "",
+                 fmt::format("{}", length),   fmt::format("0 to {}", this->length(id)), ""};
+  }
+  Sequence& sequence = at->second;
+  sequence.tokens.resize(static_cast<std::size_t>(length));
+  const auto keep =
+      static_cast<std::size_t>((length + kernels::kPageTokens - 1) / kernels::kPageTokens);
+  while (sequence.pages.size() > keep) {
+    cache_->drop(sequence.pages.back());
+    sequence.pages.pop_back();
+  }
+  // The next tokens go into the last page, which others may share.
+  if (length % kernels::kPageTokens != 0) {
+    auto own = cache_->make_own(sequence.pages.back());
+    if (!own) return own.error();
+    sequence.pages.back() = *own;
+  }
+  return {};
+}
+
+std::int64_t Session::reuse(SequenceId id, std::span<const TokenId> prompt) {
+  const auto at = sequences_.find(id);
+  if (!options_.reuse_prefixes || at == sequences_.end() || !at->second.tokens.empty() ||
+      prompt.empty()) {
+    return 0;
+  }
+  // The last token is always evaluated: its logits are wanted.
+  at->second.pages = cache_->share(prompt.first(prompt.size() - 1));
+  const std::size_t shared = at->second.pages.size() * kernels::kPageTokens;
+  at->second.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(shared));
+  return static_cast<std::int64_t>(shared);
+}
+
+Status Session::check(std::span<const Request> requests) const {
+  if (requests.empty()) {
+    return Error{ErrorCode::kInvalidArgument, "a step needs at least one sequence", "", "", "", ""};
+  }
+  for (const Request& request : requests) {
+    if (!sequences_.contains(request.sequence) || request.tokens.empty()) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "a request has no sequence or no tokens",
+                   "",
+                   "",
+                   "a sequence of this session and at least one token",
+                   ""};
+    }
+    const std::int64_t total =
+        length(request.sequence) + static_cast<std::int64_t>(request.tokens.size());
+    if (total > options_.context) {
+      return Error{ErrorCode::kOutOfRange,
+                   "the text is longer than the context",
+                   "",
+                   fmt::format("{} tokens", total),
+                   fmt::format("at most {}", options_.context),
+                   "shorten the prompt, or raise --context"};
+    }
+    for (const TokenId token : request.tokens) {
+      if (token < 0 || token >= config_.vocabulary) {
+        return Error{ErrorCode::kOutOfRange,   "a token is outside of the vocabulary",         "",
+                     fmt::format("{}", token), fmt::format("0 to {}", config_.vocabulary - 1), ""};
+      }
+    }
+  }
+  return {};
+}
+
+Status Session::take_pages(Sequence& sequence, std::int64_t tokens) {
+  const std::size_t total = sequence.tokens.size() + static_cast<std::size_t>(tokens);
+  const std::size_t needed = (total + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  while (sequence.pages.size() < needed) {
+    auto page = cache_->take();
+    if (!page) return page.error();
+    sequence.pages.push_back(*page);
+  }
+  return {};
+}
+
+Result<std::span<const float>> Session::step(std::span<const Request> requests) {
+  HONE_RETURN_IF_ERROR(check(requests));
+  models::Batch batch{0, static_cast<std::int64_t>(requests.size()),
+                      (options_.context + kernels::kPageTokens - 1) / kernels::kPageTokens, 0};
+  std::vector<std::int32_t> tokens, positions, slots, offsets{0}, pages, rows;
+  pages.assign(static_cast<std::size_t>(batch.sequences * batch.pages), 0);
+  for (std::size_t s = 0; s < requests.size(); ++s) {
+    const Request& request = requests[s];
+    Sequence& sequence = sequences_.at(request.sequence);
+    HONE_RETURN_IF_ERROR(take_pages(sequence, static_cast<std::int64_t>(request.tokens.size())));
+    for (std::size_t i = 0; i < request.tokens.size(); ++i) {
+      const std::size_t position = sequence.tokens.size() + i;
+      tokens.push_back(request.tokens[i]);
+      positions.push_back(static_cast<std::int32_t>(position));
+      slots.push_back(sequence.pages[position / kernels::kPageTokens] * kernels::kPageTokens +
+                      static_cast<std::int32_t>(position % kernels::kPageTokens));
+      const bool last = i + 1 == request.tokens.size();
+      if (last || request.logits == Wanted::kAll) {
+        rows.push_back(static_cast<std::int32_t>(tokens.size() - 1));
+      }
+    }
+    offsets.push_back(static_cast<std::int32_t>(tokens.size()));
+    std::copy(sequence.pages.begin(), sequence.pages.end(),
+              pages.begin() + static_cast<std::ptrdiff_t>(s) * batch.pages);
+  }
+  batch.tokens = static_cast<std::int64_t>(tokens.size());
+  batch.rows = static_cast<std::int64_t>(rows.size());
+  auto bound = program_for(batch);
+  if (!bound) return bound.error();
+
+  const runtime::Program& program = *(*bound)->program;
+  std::vector<std::span<const std::byte>> inputs;
+  for (const runtime::Slot& slot : program.inputs) {
+    const std::vector<std::int32_t>& values = slot.name == "tokens"      ? tokens
+                                              : slot.name == "positions" ? positions
+                                              : slot.name == "slots"     ? slots
+                                              : slot.name == "offsets"   ? offsets
+                                              : slot.name == "pages"     ? pages
+                                                                         : rows;
+    inputs.push_back(bytes_of(values));
+  }
+  runtime::execute(program, {(*bound)->weights, inputs, (*bound)->caches}, pool_, workspace_,
+                   profile_);
+  for (const Request& request : requests) {
+    Sequence& sequence = sequences_.at(request.sequence);
+    const std::size_t full_before = sequence.tokens.size() / kernels::kPageTokens;
+    sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
+    if (!options_.reuse_prefixes) continue;
+    for (std::size_t p = full_before; p < sequence.tokens.size() / kernels::kPageTokens; ++p) {
+      cache_->file(sequence.pages[p],
+                   std::span(sequence.tokens).first((p + 1) * kernels::kPageTokens));
+    }
+  }
+  return runtime::output(program, workspace_, 0);
+}
+
+Result<std::span<const float>> Session::prefill(SequenceId id, std::span<const TokenId> tokens) {
+  const std::int64_t total = length(id) + static_cast<std::int64_t>(tokens.size());
+  if (total > options_.context) {
+    return Error{ErrorCode::kOutOfRange,
+                 "the prompt is longer than the context",
+                 "",
+                 fmt::format("{} tokens", total),
+                 fmt::format("at most {}", options_.context),
+                 "shorten the prompt, or raise --context"};
+  }
+  std::span<const float> logits;
+  while (!tokens.empty()) {
+    const std::size_t count = std::min(tokens.size(), static_cast<std::size_t>(options_.batch));
+    const Request request{id, tokens.first(count), Wanted::kLast};
+    auto result = step(std::span(&request, 1));
+    if (!result) return result.error();
+    logits = *result;
+    tokens = tokens.subspan(count);
+  }
+  return logits;
+}
+
+Result<std::vector<std::pair<std::string, double>>> Session::profile(std::int64_t tokens,
+                                                                     int runs) {
+  runtime::Profile profile;
+  const std::vector<TokenId> text(static_cast<std::size_t>(tokens), 1);
+  std::vector<std::string> kinds;
+  for (int run = 0; run <= runs; ++run) {  // the first is not counted
+    const SequenceId sequence = begin();
+    profile_ = run == 0 ? nullptr : &profile;
+    const Request request{sequence, text, Wanted::kLast};
+    auto logits = step(std::span(&request, 1));
+    profile_ = nullptr;
+    end(sequence);
+    if (!logits) return logits.error();
+    kinds.clear();
+    for (const runtime::Step& step : programs_.front().program->steps) {
+      kinds.push_back(std::string(step.op) + (step.barrier ? "" : " (each thread)"));
+    }
+  }
+  std::map<std::string, double> sums;
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    sums[kinds[i]] += static_cast<double>(profile.step_nanoseconds[i]) * 1e-9 / runs;
+  }
+  std::vector<std::pair<std::string, double>> rows(sums.begin(), sums.end());
+  std::ranges::sort(rows, std::greater<>(), &std::pair<std::string, double>::second);
+  return rows;
+}
+
+}  // namespace hone::engine

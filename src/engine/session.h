@@ -1,0 +1,119 @@
+// The session: a model in memory, its programs, its cache, and many sequences that step together.
+// The public C++ API of running a model.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "base/threads.h"
+#include "engine/compile.h"
+#include "engine/kv_cache.h"
+#include "engine/model_source.h"
+#include "engine/weights.h"
+#include "models/family.h"
+#include "runtime/execute.h"
+
+namespace hone::engine {
+
+struct SessionOptions {
+  int threads = 0;           // below 1: all usable cores
+  std::int64_t context = 0;  // tokens of the longest sequence; 0: the model's, at most 4,096
+  std::int64_t budget = 0;   // tokens of all sequences together; 0: `context`
+  std::int64_t batch = 256;  // tokens of one prefill step
+  bool reuse_prefixes = true;
+  CompileOptions compile;
+};
+
+using SequenceId = std::int64_t;
+
+enum class Wanted : std::uint8_t { kLast, kAll };
+
+// The next tokens of one sequence.
+struct Request {
+  SequenceId sequence = 0;
+  std::span<const TokenId> tokens;
+  Wanted logits = Wanted::kLast;
+};
+
+class Session {
+ public:
+  static Result<std::unique_ptr<Session>> open(const std::string& model,
+                                               const SessionOptions& options = {});
+  static Result<std::unique_ptr<Session>> open(ModelSource source, const SessionOptions& options);
+
+  const models::Config& config() const { return config_; }
+  const ModelSource& source() const { return source_; }
+  const SessionOptions& options() const { return options_; }
+  int threads() const { return pool_.size(); }
+  std::int64_t context() const { return options_.context; }
+  KvCache& cache() { return *cache_; }
+  WeightStore& weights() { return weights_; }
+
+  SequenceId begin();
+  void end(SequenceId id);
+  // Forgets the tokens of a sequence from `length` on.
+  Status truncate(SequenceId id, std::int64_t length);
+  std::int64_t length(SequenceId id) const;
+  // Takes over pages of other prompts that begin with the same tokens; returns how many tokens need
+  // no evaluation. For a sequence without tokens.
+  std::int64_t reuse(SequenceId id, std::span<const TokenId> prompt);
+
+  // Runs one batch. Logits lie row after row (V each), in the order of the requests, valid until
+  // the next call. Sequences are distinct. Errors leave all sequences as they were.
+  Result<std::span<const float>> step(std::span<const Request> requests);
+  // Feeds a whole prompt in steps of `batch` tokens; logits of its last token.
+  Result<std::span<const float>> prefill(SequenceId id, std::span<const TokenId> tokens);
+
+  // Compiles what the model will need for steps of this shape, weights packed.
+  Status prepare(std::int64_t tokens, std::int64_t sequences, std::int64_t rows);
+  Result<ir::Graph> build_graph(const models::Batch& batch);
+  std::int64_t compiled_programs() const { return compiled_; }
+  // Bytes that runs have needed so far beside weights and cache.
+  std::size_t workspace_bytes() const { return workspace_.capacity(); }
+  // Runs steps of `tokens` tokens of a fresh sequence and gives the mean seconds of each kind of
+  // step in one run, slowest first.
+  Result<std::vector<std::pair<std::string, double>>> profile(std::int64_t tokens, int runs);
+
+ private:
+  struct Bound {
+    models::Batch batch;
+    std::uint64_t hash = 0;
+    std::shared_ptr<const runtime::Program> program;
+    std::vector<const runtime::Weight*> weights;
+    std::vector<runtime::CachePages> caches;
+  };
+  struct Sequence {
+    std::vector<TokenId> tokens;
+    std::vector<std::int32_t> pages;
+  };
+
+  Session(ModelSource source, SessionOptions options);
+  Status start();
+  Result<Bound*> program_for(const models::Batch& batch);
+  Status check(std::span<const Request> requests) const;
+  Status take_pages(Sequence& sequence, std::int64_t tokens);
+
+  SessionOptions options_;
+  ModelSource source_;
+  ThreadPool pool_;
+  WeightStore weights_;
+  const models::Family* family_ = nullptr;
+  models::Config config_;
+  std::optional<KvCache> cache_;
+  runtime::Workspace workspace_;
+  std::list<Bound> programs_;  // most recently used first
+  std::map<SequenceId, Sequence> sequences_;
+  SequenceId next_ = 1;
+  std::int64_t compiled_ = 0;
+  runtime::Profile* profile_ = nullptr;
+};
+
+}  // namespace hone::engine

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/packed.h"
+#include "quant/codec.h"
+
+namespace hone::engine {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+// Packed bytes between two returns of the file's pages.
+constexpr std::int64_t kSliceBytes = 8 << 20;
+
+bool aligned(std::span<const std::byte> bytes, std::size_t to) {
+  return reinterpret_cast<std::uintptr_t>(bytes.data()) % to == 0;
+}
+
+}  // namespace
+
+const ir::Type* WeightStore::find(std::string_view name) {
+  const auto known = types_.find(name);
+  if (known != types_.end()) return &known->second;
+  const formats::TensorRecord* tensor = source_.find(name);
+  if (tensor == nullptr) return nullptr;
+  return &types_.emplace(std::string(name), ir::tensor_type(tensor->shape, tensor->dtype))
+              .first->second;
+}
+
+Status WeightStore::fill(Entry& entry, const formats::TensorRecord& tensor,
+                         std::span<const std::byte> source) {
+  const ir::Type& type = entry.type;
+  if (type.layout == ir::Layout::kRows16) {
+    const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
+    if (!layout) {
+      return Error{ErrorCode::kUnsupported,
+                   fmt::format("the tensor '{}' has a form that no kernel reads", tensor.name),
+                   source_.path(),
+                   type.text(),
+                   "a matrix of weights",
+                   ""};
+    }
+    const auto total = static_cast<std::size_t>(layout->total_bytes);
+    std::byte* memory = entry.memory.reserve(total);
+    // Slice by slice, and the file's pages let go after each: the packed form and the file are
+    // never resident together.
+    const std::int64_t slice = std::max<std::int64_t>(1, kSliceBytes / layout->panel_bytes);
+    const auto row_bytes = static_cast<std::size_t>(dtype_bytes(type.dtype, type.columns()));
+    for (std::int64_t first = 0; first < layout->panels(); first += slice) {
+      const std::int64_t count = std::min(slice, layout->panels() - first);
+      pool_.run([&](int thread) {
+        const Range panels = share_of(count, thread, pool_.size());
+        if (panels.begin < panels.end) {
+          kernels::pack_panels(*layout, source, first + panels.begin, panels.end - panels.begin,
+                               {memory, total});
+        }
+      });
+      if (source.data() == tensor.data.data()) {
+        const std::size_t start = static_cast<std::size_t>(first * kernels::kPanelRows) * row_bytes;
+        source_.release(tensor, start,
+                        static_cast<std::size_t>(count * kernels::kPanelRows) * row_bytes);
+      }
+    }
+    entry.weight.bytes = {memory, total};
+    return {};
+  }
+  const bool same = type.dtype == tensor.dtype;
+  if (same && entry.memory.capacity() == 0 && source.data() == tensor.data.data() &&
+      aligned(source, sizeof(float))) {
+    entry.weight.bytes = source;  // the mapped file itself
+    return {};
+  }
+  const auto bytes = static_cast<std::size_t>(type.bytes());
+  std::byte* memory = entry.memory.reserve(std::max(bytes, kAlignment));
+  if (same) {
+    std::memcpy(memory, source.data(), bytes);
+  } else {
+    const quant::Codec* codec = quant::find_codec(tensor.dtype);
+    if (codec == nullptr || type.dtype != DType::kF32) {
+      return Error{
+          ErrorCode::kUnsupported,
+          fmt::format("the tensor '{}' has an element type that cannot be used here", tensor.name),
+          source_.path(),
+          std::string(dtype_name(tensor.dtype)),
+          std::string(dtype_name(type.dtype)),
+          ""};
+    }
+    codec->decode(source, {reinterpret_cast<float*>(memory), bytes / sizeof(float)});
+  }
+  entry.weight.bytes = {memory, bytes};
+  return {};
+}
+
+Result<const runtime::Weight*> WeightStore::get(const std::string& name, const ir::Type& type) {
+  auto& forms = entries_[name];
+  for (const auto& entry : forms) {
+    if (entry->type == type) return &entry->weight;
+  }
+  const formats::TensorRecord* tensor = source_.find(name);
+  if (tensor == nullptr) {
+    return Error{ErrorCode::kNotFound,
+                 fmt::format("the model has no tensor '{}'", name),
+                 source_.path(),
+                 "",
+                 "",
+                 "see `hone inspect --tensors`"};
+  }
+  auto entry = std::make_unique<Entry>();
+  entry->type = type;
+  HONE_RETURN_IF_ERROR(fill(*entry, *tensor, tensor->data));
+  if (entry->memory.capacity() > 0) {
+    owned_bytes_ += entry->memory.capacity();
+    source_.release(*tensor, 0, tensor->data.size());
+  }
+  forms.push_back(std::move(entry));
+  return &forms.back()->weight;
+}
+
+Status WeightStore::patch(const std::string& name, std::span<const std::byte> bytes) {
+  const formats::TensorRecord* tensor = source_.find(name);
+  const auto forms = entries_.find(name);
+  if (tensor == nullptr || bytes.size() != tensor->data.size()) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        fmt::format("the patch does not fit the tensor '{}'", name),
+        source_.path(),
+        fmt::format("{} bytes", bytes.size()),
+        tensor == nullptr ? "a tensor of the model" : fmt::format("{} bytes", tensor->data.size()),
+        ""};
+  }
+  if (forms == entries_.end()) return {};
+  for (const auto& entry : forms->second) {
+    HONE_RETURN_IF_ERROR(fill(*entry, *tensor, bytes));
+  }
+  return {};
+}
+
+}  // namespace hone::engine
