@@ -10,9 +10,14 @@ file(GLOB crate_files CONFIGURE_DEPENDS ${crate_source}/Cargo.toml ${crate_sourc
 # 1.60, behind a switch that the released compiler takes with RUSTC_BOOTSTRAP.
 execute_process(COMMAND ${HONE_CARGO} --version OUTPUT_VARIABLE cargo_version)
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" cargo_version "${cargo_version}")
-set(cargo_command ${HONE_CARGO})
+# The compiler beside cargo, not another one of the path.
+get_filename_component(cargo_folder ${HONE_CARGO} DIRECTORY)
+find_program(HONE_RUSTC NAMES rustc HINTS ${cargo_folder} REQUIRED)
+set(cargo_command ${CMAKE_COMMAND} -E env RUSTC=${HONE_RUSTC})
 if(cargo_version VERSION_LESS 1.68)
-  set(cargo_command ${CMAKE_COMMAND} -E env RUSTC_BOOTSTRAP=1 ${HONE_CARGO} -Z sparse-registry)
+  list(APPEND cargo_command RUSTC_BOOTSTRAP=1 ${HONE_CARGO} -Z sparse-registry)
+else()
+  list(APPEND cargo_command ${HONE_CARGO})
 endif()
 
 add_custom_command(OUTPUT ${crate_library}

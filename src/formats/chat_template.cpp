@@ -16,10 +16,16 @@ struct HoneAnswer {
   std::uint8_t* text;
   std::size_t size;
 };
+struct HoneLimits {
+  std::uint64_t steps;
+  std::uint64_t milliseconds;
+  std::size_t bytes;  // of memory
+  std::size_t text;   // bytes of the rendering
+};
 HoneAnswer hone_chat_template_compile(const std::uint8_t* source, std::size_t size,
-                                      HoneTemplate** handle);
+                                      HoneLimits limits, HoneTemplate** handle);
 HoneAnswer hone_chat_template_render(const HoneTemplate* handle, const std::uint8_t* variables,
-                                     std::size_t size, std::uint64_t steps, std::size_t most_bytes);
+                                     std::size_t size, HoneLimits limits);
 void hone_chat_template_free(HoneTemplate* handle);
 void hone_chat_text_free(std::uint8_t* text, std::size_t size);
 }
@@ -31,8 +37,10 @@ constexpr std::int32_t kOk = 0;
 constexpr std::int32_t kRaised = 2;
 constexpr std::int32_t kLimit = 3;
 // A real template takes some tens of steps a message.
-constexpr std::uint64_t kMostSteps = 5'000'000;
-constexpr std::size_t kLongestText = std::size_t{64} << 20;  // bytes
+constexpr HoneLimits kLimits = {.steps = 5'000'000,
+                                .milliseconds = 10'000,
+                                .bytes = std::size_t{256} << 20,
+                                .text = std::size_t{64} << 20};
 
 const std::uint8_t* bytes_of(std::string_view text) {
   return reinterpret_cast<const std::uint8_t*>(text.data());
@@ -54,12 +62,14 @@ Result<std::string> text_of(const HoneAnswer& answer) {
                  ""};
   }
   if (answer.status == kLimit) {
-    return Error{ErrorCode::kOutOfRange,
-                 "the chat template takes too long or writes too much",
-                 where,
-                 text,
-                 fmt::format("at most {} steps and {} bytes", kMostSteps, kLongestText),
-                 "give it a shorter conversation, or run without the template"};
+    return Error{
+        ErrorCode::kOutOfRange,
+        "the chat template takes too long or writes too much",
+        where,
+        text,
+        fmt::format("at most {} steps, {} ms, {} MiB of memory, {} MiB of text", kLimits.steps,
+                    kLimits.milliseconds, kLimits.bytes >> 20, kLimits.text >> 20),
+        "give it a shorter conversation, or run without the template"};
   }
   return Error{ErrorCode::kCorrupt,
                "the chat template fails",
@@ -84,7 +94,7 @@ struct ChatTemplate::State {
 Result<ChatTemplate> ChatTemplate::compile(std::string source) {
   auto state = std::make_unique<State>();
   const HoneAnswer answer =
-      hone_chat_template_compile(bytes_of(source), source.size(), &state->handle);
+      hone_chat_template_compile(bytes_of(source), source.size(), kLimits, &state->handle);
   Result<std::string> text = text_of(answer);
   if (!text) return text.error();
   return ChatTemplate(std::move(source), std::move(state));
@@ -106,8 +116,8 @@ Result<std::string> ChatTemplate::render(std::span<const Message> messages,
 }
 
 Result<std::string> ChatTemplate::render_json(std::string_view variables) const {
-  return text_of(hone_chat_template_render(state_->handle, bytes_of(variables), variables.size(),
-                                           kMostSteps, kLongestText));
+  return text_of(
+      hone_chat_template_render(state_->handle, bytes_of(variables), variables.size(), kLimits));
 }
 
 ChatTemplate::ChatTemplate(std::string source, std::unique_ptr<const State> state)

@@ -18,8 +18,8 @@ constexpr std::array<std::string_view, 10> kEndOfTurn = {
     "<|eot_id|>",      "<|im_end|>", "<|end|>", "<end_of_turn>",         "<|endoftext|>",
     "<|end_of_text|>", "<EOT>",      "_<EOT>",  "<｜end▁of▁sentence｜>", "<end_of_utterance>",
 };
-constexpr std::array<std::string_view, 4> kEndOfAnswer = {"<|eom_id|>", "<|return|>", "<|call|>",
-                                                          "[EOS]"};
+constexpr std::array<std::string_view, 5> kEndOfAnswer = {"</s>", "<|eom_id|>", "<|return|>",
+                                                          "<|call|>", "[EOS]"};
 
 Error lengths_differ(std::string_view key, std::size_t found, std::size_t expected) {
   return Error{ErrorCode::kCorrupt,

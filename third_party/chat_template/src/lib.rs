@@ -4,8 +4,11 @@ use minijinja::{Environment, ErrorKind, Value};
 use std::any::Any;
 use std::io::{self, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
 
+mod budget;
 mod python;
 
 const OK: i32 = 0;
@@ -16,9 +19,14 @@ const LIMIT: i32 = 3; // too many steps, or too long a text
 /// Put in front of a raised text, to tell it from minijinja's own errors.
 pub(crate) const RAISE_MARK: &str = "\u{1}raised:";
 
-pub struct Template {
+struct Shared {
     environment: Environment<'static>,
     source: String,
+}
+
+pub struct Template {
+    shared: Arc<Shared>,
+    spent: AtomicBool, // it took too much once, and is not run again
 }
 
 /// What a call hands back; `text` is the rendering or the error and goes to hone_chat_text_free.
@@ -28,6 +36,18 @@ pub struct Answer {
     line: u32, // of the template, from 1; 0 if unknown
     text: *mut u8,
     size: usize,
+}
+
+unsafe impl Send for Answer {} // it owns its text
+
+/// What one rendering may take.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Limits {
+    steps: u64,
+    milliseconds: u64,
+    bytes: usize, // of memory
+    text: usize,  // bytes of the rendering
 }
 
 impl Answer {
@@ -109,20 +129,36 @@ fn environment() -> Environment<'static> {
 pub unsafe extern "C" fn hone_chat_template_compile(
     source: *const u8,
     size: usize,
+    limits: Limits,
     handle: *mut *mut Template,
 ) -> Answer {
     quiet_panics();
     let made = catch_unwind(AssertUnwindSafe(|| {
         let source = match text_of(source, size) {
-            Ok(source) => source.to_string(),
+            // This minijinja (the last for rustc 1.63) has no negative steps.
+            Ok(source) => source.replace("[::-1]", "|reverse"),
             Err(error) => return Answer::new(FAILED, 0, format!("not UTF-8: {error}")),
         };
-        let template = Box::new(Template { environment: environment(), source });
-        let parsed = template.environment.template_from_named_str("chat", &template.source);
-        if let Err(error) = parsed {
-            return Answer::from_error(&error);
-        }
-        *handle = Box::into_raw(template);
+        // Compiling computes constants: "'x' * 99999999999" must not take the machine either.
+        let work = move || {
+            let work = AssertUnwindSafe(|| {
+                let shared = Shared { environment: environment(), source };
+                let parsed = shared.environment.template_from_named_str("chat", &shared.source);
+                match parsed.map(|_| ()) {
+                    Ok(()) => Ok(shared),
+                    Err(error) => Err(Answer::from_error(&error)),
+                }
+            });
+            catch_unwind(work).unwrap_or_else(|panic| Err(Answer::from_panic(panic)))
+        };
+        let time = Duration::from_millis(limits.milliseconds);
+        let shared = match budget::run(limits.bytes, time, work) {
+            Some(Ok(shared)) => shared,
+            Some(Err(answer)) => return answer,
+            None => return Answer::new(LIMIT, 0, "too much memory or time".into()),
+        };
+        let template = Template { shared: Arc::new(shared), spent: AtomicBool::new(false) };
+        *handle = Box::into_raw(Box::new(template));
         Answer::new(OK, 0, String::new())
     }));
     made.unwrap_or_else(Answer::from_panic)
@@ -135,34 +171,52 @@ pub unsafe extern "C" fn hone_chat_template_render(
     handle: *const Template,
     variables: *const u8,
     size: usize,
-    steps: u64,
-    most_bytes: usize,
+    limits: Limits,
 ) -> Answer {
     let made = catch_unwind(AssertUnwindSafe(|| {
         let template = &*handle;
         let json = match text_of(variables, size) {
-            Ok(json) => json,
+            Ok(json) => json.to_string(),
             Err(error) => return Answer::new(FAILED, 0, format!("not UTF-8: {error}")),
         };
-        let context: Value = match serde_json::from_str(json) {
-            Ok(context) => context,
-            Err(error) => return Answer::new(FAILED, 0, format!("the variables: {error}")),
+        let spent = || Answer::new(LIMIT, 0, "too much memory or time".into());
+        if template.spent.load(Ordering::Relaxed) {
+            return spent();
+        }
+        let shared = template.shared.clone();
+        let work = move || {
+            let work = AssertUnwindSafe(|| render(&shared, &json, &limits));
+            catch_unwind(work).unwrap_or_else(Answer::from_panic)
         };
-        let mut environment = template.environment.clone();
-        environment.set_fuel(Some(steps));
-        let mut out = Bounded { text: Vec::new(), most: most_bytes };
-        let done = environment
-            .template_from_named_str("chat", &template.source)
-            .and_then(|parsed| parsed.render_to_write(context, &mut out).map(|_| ()));
-        match done {
-            Ok(()) => Answer::new(OK, 0, String::from_utf8_lossy(&out.text).into_owned()),
-            Err(error) if error.kind() == ErrorKind::WriteFailure => {
-                Answer::new(LIMIT, 0, format!("more than {most_bytes} bytes of text"))
+        match budget::run(limits.bytes, Duration::from_millis(limits.milliseconds), work) {
+            Some(answer) => answer,
+            None => {
+                template.spent.store(true, Ordering::Relaxed);
+                spent()
             }
-            Err(error) => Answer::from_error(&error),
         }
     }));
     made.unwrap_or_else(Answer::from_panic)
+}
+
+fn render(template: &Shared, json: &str, limits: &Limits) -> Answer {
+    let context: Value = match serde_json::from_str(json) {
+        Ok(context) => context,
+        Err(error) => return Answer::new(FAILED, 0, format!("the variables: {error}")),
+    };
+    let mut environment = template.environment.clone();
+    environment.set_fuel(Some(limits.steps));
+    let mut out = Bounded { text: Vec::new(), most: limits.text };
+    let done = environment
+        .template_from_named_str("chat", &template.source)
+        .and_then(|parsed| parsed.render_to_write(context, &mut out).map(|_| ()));
+    match done {
+        Ok(()) => Answer::new(OK, 0, String::from_utf8_lossy(&out.text).into_owned()),
+        Err(error) if error.kind() == ErrorKind::WriteFailure => {
+            Answer::new(LIMIT, 0, format!("more than {} bytes of text", limits.text))
+        }
+        Err(error) => Answer::from_error(&error),
+    }
 }
 
 /// # Safety

@@ -15,8 +15,8 @@ pub fn install(environment: &mut Environment<'static>) {
         Ok(())
     });
     environment.add_filter("tojson", to_json);
-    environment.add_filter("trim", |text: String, set: Option<String>| -> String {
-        strip(&text, set.as_deref(), true, true).to_string()
+    environment.add_filter("trim", |value: Value, set: Option<String>| -> String {
+        strip(&python_text(&value, false), set.as_deref(), true, true).to_string()
     });
     environment.add_filter("string", |value: Value| python_text(&value, false));
     environment.add_filter("indent", indent);
