@@ -30,15 +30,11 @@ KvCache::KvCache(kernels::CacheLayout layout, std::int64_t layers, std::int64_t 
   bytes_per_token_ =
       static_cast<std::int64_t>(layout.page_bytes_key() + layout.page_bytes_value()) /
       kernels::kPageTokens * layers;
-  for (std::int64_t layer = 0; layer < layers; ++layer) {
-    // Memory that no token has reached is not resident.
-    memory_.emplace_back();
-    std::byte* keys = memory_.back().reserve(pages * layout.page_bytes_key());
-    memory_.emplace_back();
-    std::byte* values = memory_.back().reserve(pages * layout.page_bytes_value());
-    layers_.push_back({layout,
-                       {keys, pages * layout.page_bytes_key()},
-                       {values, pages * layout.page_bytes_value()}});
+  // In small pages: memory that no token has reached stays out of resident memory.
+  const std::size_t each = pages * layout.page_bytes_key();
+  std::byte* at = memory_.reserve(2 * each * static_cast<std::size_t>(layers), false);
+  for (std::int64_t layer = 0; layer < layers; ++layer, at += 2 * each) {
+    layers_.push_back({layout, {at, each}, {at + each, each}});
   }
 }
 

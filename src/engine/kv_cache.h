@@ -56,7 +56,7 @@ class KvCache {
   void forget(std::int32_t page);
 
   kernels::CacheLayout layout_;
-  std::vector<runtime::Workspace> memory_;
+  runtime::Workspace memory_;
   std::vector<runtime::CachePages> layers_;
   std::vector<Page> pages_;
   std::vector<std::int32_t> free_;

@@ -13,6 +13,8 @@ namespace hone::engine {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+// Small tensors share allocations of this size, large enough for huge pages.
+constexpr std::size_t kSlabBytes = 16 << 20;
 // Packed bytes between two returns of the file's pages.
 constexpr std::int64_t kSliceBytes = 8 << 20;
 
@@ -31,6 +33,18 @@ const ir::Type* WeightStore::find(std::string_view name) {
               .first->second;
 }
 
+std::span<std::byte> WeightStore::allocate(std::size_t bytes) {
+  const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (rounded > room_.size()) {
+    const std::size_t slab = std::max(rounded, kSlabBytes);
+    slabs_.emplace_back();
+    room_ = {slabs_.back().reserve(slab), slab};
+  }
+  const auto part = room_.first(bytes);
+  room_ = room_.subspan(rounded);
+  return part;
+}
+
 Status WeightStore::fill(Entry& entry, const formats::TensorRecord& tensor,
                          std::span<const std::byte> source) {
   const ir::Type& type = entry.type;
@@ -45,7 +59,8 @@ Status WeightStore::fill(Entry& entry, const formats::TensorRecord& tensor,
                    ""};
     }
     const auto total = static_cast<std::size_t>(layout->total_bytes);
-    std::byte* memory = entry.memory.reserve(total);
+    if (entry.memory.empty()) entry.memory = allocate(total);
+    std::byte* memory = entry.memory.data();
     // Slice by slice, and the file's pages let go after each: the packed form and the file are
     // never resident together.
     const std::int64_t slice = std::max<std::int64_t>(1, kSliceBytes / layout->panel_bytes);
@@ -69,13 +84,14 @@ Status WeightStore::fill(Entry& entry, const formats::TensorRecord& tensor,
     return {};
   }
   const bool same = type.dtype == tensor.dtype;
-  if (same && entry.memory.capacity() == 0 && source.data() == tensor.data.data() &&
+  if (same && entry.memory.empty() && source.data() == tensor.data.data() &&
       aligned(source, sizeof(float))) {
     entry.weight.bytes = source;  // the mapped file itself
     return {};
   }
   const auto bytes = static_cast<std::size_t>(type.bytes());
-  std::byte* memory = entry.memory.reserve(std::max(bytes, kAlignment));
+  if (entry.memory.empty()) entry.memory = allocate(bytes);
+  std::byte* memory = entry.memory.data();
   if (same) {
     std::memcpy(memory, source.data(), bytes);
   } else {
@@ -112,8 +128,8 @@ Result<const runtime::Weight*> WeightStore::get(const std::string& name, const i
   auto entry = std::make_unique<Entry>();
   entry->type = type;
   HONE_RETURN_IF_ERROR(fill(*entry, *tensor, tensor->data));
-  if (entry->memory.capacity() > 0) {
-    owned_bytes_ += entry->memory.capacity();
+  if (!entry->memory.empty()) {
+    owned_bytes_ += entry->memory.size();
     source_.release(*tensor, 0, tensor->data.size());
   }
   forms.push_back(std::move(entry));

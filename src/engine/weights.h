@@ -40,12 +40,16 @@ class WeightStore {
   struct Entry {
     runtime::Weight weight;
     ir::Type type;
-    runtime::Workspace memory;  // what the store owns; empty where the file's bytes serve
+    std::span<std::byte> memory;  // what the store owns; empty where the file's bytes serve
   };
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
 
+  std::span<std::byte> allocate(std::size_t bytes);
+
   const ModelSource& source_;
   ThreadPool& pool_;
+  std::vector<runtime::Workspace> slabs_;
+  std::span<std::byte> room_;  // what is left of the last slab
   std::map<std::string, std::vector<std::unique_ptr<Entry>>, std::less<>> entries_;
   std::map<std::string, ir::Type, std::less<>> types_;
   std::size_t owned_bytes_ = 0;

@@ -44,7 +44,7 @@ constexpr Kind kKinds[] = {
 };
 
 // Lines of codes of a unit (32 columns of 16 rows) = bits of a code.
-int lines_of_unit(CodeKind codes) {
+constexpr int lines_of_unit(CodeKind codes) {
   switch (codes) {
     case CodeKind::kU2: return 2;
     case CodeKind::kU3: return 3;
@@ -84,9 +84,15 @@ void split_low(const Block& block, RowBlock& out) {
 template <typename Block>
 void split_five(const Block& block, RowBlock& out) {
   split_low(block, out);
-  for (int i = 0; i < 32; ++i) {
-    const int high = (block.high[i / 8] >> (i % 8)) & 1;
-    out.codes[i] = static_cast<std::uint8_t>(out.codes[i] | (high << 4));
+  for (int i = 0; i < 4; ++i) {
+    // Bit k of a byte to bit 4 of byte k of a word: copies, one bit of each kept, then moved.
+    const std::uint64_t copies = block.high[i] * 0x0101010101010101u;
+    const std::uint64_t kept = copies & 0x8040201008040201u;
+    const std::uint64_t high = ((kept + 0x7f7f7f7f7f7f7f7fu) >> 3) & 0x1010101010101010u;
+    std::uint64_t eight;
+    std::memcpy(&eight, out.codes + 8 * i, sizeof(eight));
+    eight |= high;
+    std::memcpy(out.codes + 8 * i, &eight, sizeof(eight));
   }
 }
 
@@ -94,11 +100,14 @@ void split_five(const Block& block, RowBlock& out) {
 void add_two_bits(const std::uint8_t (&parts)[64], int place, RowBlock& out) {
   for (int half = 0; half < 2; ++half) {
     for (int quarter = 0; quarter < 4; ++quarter) {
+      std::uint8_t codes[32];
+      std::uint8_t* to = out.codes + 128 * half + 32 * quarter;
+      std::memcpy(codes, to, sizeof(codes));
       for (int l = 0; l < 32; ++l) {
         const int two = (parts[32 * half + l] >> (2 * quarter)) & 3;
-        std::uint8_t& code = out.codes[128 * half + 32 * quarter + l];
-        code = static_cast<std::uint8_t>(code | (two << place));
+        codes[l] = static_cast<std::uint8_t>(codes[l] | (two << place));
       }
+      std::memcpy(to, codes, sizeof(codes));
     }
   }
 }
@@ -111,10 +120,12 @@ void split_four_k(const Block& block, RowBlock& out) {
     const quant::ScalePair pair = quant::unpack_scale_pair(block.scales, j);
     out.sub_scales[j] = pair.scale;
     out.sub_minimums[j] = pair.minimum;
+    const int shift = j % 2 * 4;
+    std::uint8_t codes[32];  // a local array: the loop runs in vectors
     for (int l = 0; l < 32; ++l) {
-      const int both = block.quants[32 * (j / 2) + l];
-      out.codes[32 * j + l] = static_cast<std::uint8_t>(j % 2 == 0 ? both & 15 : both >> 4);
+      codes[l] = static_cast<std::uint8_t>((block.quants[32 * (j / 2) + l] >> shift) & 15);
     }
+    std::memcpy(out.codes + 32 * j, codes, sizeof(codes));
   }
 }
 
@@ -147,17 +158,19 @@ void split_q3_k(const quant::BlockQ3_K& block, RowBlock& out) {
 void split_q6_k(const quant::BlockQ6_K& block, RowBlock& out) {
   out.scale = block.scale;
   for (int half = 0; half < 2; ++half) {
+    std::uint8_t codes[128];
     for (int l = 0; l < 64; ++l) {
-      const int both = block.low[64 * half + l];
-      out.codes[128 * half + l] = static_cast<std::uint8_t>(both & 15);
-      out.codes[128 * half + l + 64] = static_cast<std::uint8_t>(both >> 4);
+      codes[l] = block.low[64 * half + l] & 15;
+      codes[l + 64] = static_cast<std::uint8_t>(block.low[64 * half + l] >> 4);
     }
+    std::memcpy(out.codes + 128 * half, codes, sizeof(codes));
   }
   add_two_bits(block.high, 4, out);
   for (int j = 0; j < 16; ++j) out.sub_scales[j] = static_cast<std::uint8_t>(block.scales[j]);
 }
 
-void split_block(DType dtype, const std::byte* from, RowBlock& out) {
+// Inlined into a loop over rows of one type: the switch is decided there once.
+inline void split_block(DType dtype, const std::byte* from, RowBlock& out) {
   switch (dtype) {
     case DType::kQ4_0: {
       const auto block = read_block<quant::BlockQ4_0>(from);
@@ -223,7 +236,7 @@ struct Planes {
   int count;
 };
 
-Planes planes_of(CodeKind codes) {
+constexpr Planes planes_of(CodeKind codes) {
   switch (codes) {
     case CodeKind::kU2: return {{{0, 2, 0}, {}}, 1};
     case CodeKind::kU3: return {{{0, 2, 0}, {2, 1, 2}}, 2};
@@ -234,20 +247,22 @@ Planes planes_of(CodeKind codes) {
   }
 }
 
-// Adds 32 codes of row `row` of the panel to a unit that was zero.
-void put_codes(CodeKind kind, const std::uint8_t* codes, int row, std::byte* unit) {
-  const Planes planes = planes_of(kind);
+// Puts 32 codes of row `row` of the panel into a unit: four codes a word, all four at once.
+template <CodeKind kKind>
+inline void put_codes(const std::uint8_t* codes, int row, std::byte* unit) {
+  constexpr Planes planes = planes_of(kKind);
   for (int i = 0; i < planes.count; ++i) {
     const Plane plane = planes.plane[i];
     const int quads_of_line = 8 / plane.bits;
-    const int mask = (1 << plane.bits) - 1;
-    for (int quad = 0; quad < 8; ++quad) {
-      std::byte* line = unit + (plane.first_line + quad / quads_of_line) * kLineBytes + 4 * row;
-      const int shift = quad % quads_of_line * plane.bits;
-      for (int c = 0; c < 4; ++c) {
-        const int part = (codes[4 * quad + c] >> plane.code_shift) & mask;
-        line[c] |= static_cast<std::byte>(part << shift);
+    const std::uint32_t mask = ((1u << plane.bits) - 1u) * 0x01010101u;
+    for (int line = 0; line < plane.bits; ++line) {
+      std::uint32_t word = 0;
+      for (int quad = 0; quad < quads_of_line; ++quad) {
+        std::uint32_t four;
+        std::memcpy(&four, codes + 4 * (line * quads_of_line + quad), sizeof(four));
+        word |= ((four >> plane.code_shift) & mask) << (quad * plane.bits);
       }
+      std::memcpy(unit + (plane.first_line + line) * kLineBytes + 4 * row, &word, sizeof(word));
     }
   }
 }
@@ -301,27 +316,57 @@ void put_scales(const PackedLayout& layout, const RowBlock& block, int row, std:
   }
 }
 
-void pack_quantized_panel(const PackedLayout& layout, const std::byte* source, std::int64_t panel,
-                          std::byte* out) {
+// One copy for each type, so that its bit positions are constants.
+template <DType kType, CodeKind kCodes>
+void pack_panel_of(const PackedLayout& layout, const std::byte* source, std::int64_t panel,
+                   std::byte* out) {
   const DTypeInfo& info = dtype_info(layout.dtype);
   const std::int64_t blocks = layout.columns / info.block;
   const std::int64_t units = info.block / kUnit;
-  const std::int64_t unit_bytes = lines_of_unit(layout.codes) * kLineBytes;
+  constexpr std::int64_t unit_bytes = lines_of_unit(kCodes) * kLineBytes;
   const std::int64_t stride = scale_stride(layout);
-  std::memset(out, 0, static_cast<std::size_t>(layout.panel_bytes));
   const std::int64_t first_row = panel * kPanelRows;
   const int rows = static_cast<int>(std::min(kPanelRows, layout.rows - first_row));
-  RowBlock row_block;
+  if (rows < kPanelRows) std::memset(out, 0, static_cast<std::size_t>(layout.panel_bytes));
+  RowBlock row_block{};
   for (std::int64_t block = 0; block < blocks; ++block) {
     for (int row = 0; row < rows; ++row) {
-      split_block(layout.dtype, source + ((first_row + row) * blocks + block) * info.bytes,
-                  row_block);
+      split_block(kType, source + ((first_row + row) * blocks + block) * info.bytes, row_block);
       put_scales(layout, row_block, row, out + block * stride);
       std::byte* codes = out + layout.scale_bytes + block * units * unit_bytes;
       for (std::int64_t unit = 0; unit < units; ++unit) {
-        put_codes(layout.codes, row_block.codes + unit * kUnit, row, codes + unit * unit_bytes);
+        put_codes<kCodes>(row_block.codes + unit * kUnit, row, codes + unit * unit_bytes);
       }
     }
+  }
+}
+
+void pack_quantized_panel(const PackedLayout& layout, const std::byte* source, std::int64_t panel,
+                          std::byte* out) {
+  switch (layout.dtype) {
+    case DType::kQ4_0:
+      return pack_panel_of<DType::kQ4_0, CodeKind::kU4>(layout, source, panel, out);
+    case DType::kQ4_1:
+      return pack_panel_of<DType::kQ4_1, CodeKind::kU4>(layout, source, panel, out);
+    case DType::kQ5_0:
+      return pack_panel_of<DType::kQ5_0, CodeKind::kU5>(layout, source, panel, out);
+    case DType::kQ5_1:
+      return pack_panel_of<DType::kQ5_1, CodeKind::kU5>(layout, source, panel, out);
+    case DType::kQ8_0:
+      return pack_panel_of<DType::kQ8_0, CodeKind::kU8>(layout, source, panel, out);
+    case DType::kIQ4_NL:
+      return pack_panel_of<DType::kIQ4_NL, CodeKind::kTable4>(layout, source, panel, out);
+    case DType::kQ2_K:
+      return pack_panel_of<DType::kQ2_K, CodeKind::kU2>(layout, source, panel, out);
+    case DType::kQ3_K:
+      return pack_panel_of<DType::kQ3_K, CodeKind::kU3>(layout, source, panel, out);
+    case DType::kQ4_K:
+      return pack_panel_of<DType::kQ4_K, CodeKind::kU4>(layout, source, panel, out);
+    case DType::kQ5_K:
+      return pack_panel_of<DType::kQ5_K, CodeKind::kU5>(layout, source, panel, out);
+    case DType::kQ6_K:
+      return pack_panel_of<DType::kQ6_K, CodeKind::kU6>(layout, source, panel, out);
+    default: return;
   }
 }
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/execute.h"
 
+#include <sys/mman.h>
+
 #include <chrono>
 #include <new>
 
 namespace hone::runtime {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+constexpr std::size_t kHugePage = 2 << 20;
 
 struct Sizes {
   std::size_t arena, private_all, total;
@@ -22,12 +24,18 @@ Sizes sizes_of(const Program& program) {
 
 }  // namespace
 
-void Workspace::Free::operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
+void Workspace::Free::operator()(std::byte* memory) const {
+  ::operator delete(memory, static_cast<std::align_val_t>(kHugePage));
+}
 
-std::byte* Workspace::reserve(std::size_t bytes) {
+std::byte* Workspace::reserve(std::size_t bytes, bool huge) {
   if (bytes > capacity_) {
     memory_.reset();
-    memory_.reset(static_cast<std::byte*>(::operator new(bytes, kAlignment)));
+    memory_.reset(
+        static_cast<std::byte*>(::operator new(bytes, static_cast<std::align_val_t>(kHugePage))));
+    if (huge && bytes >= kHugePage) {
+      ::madvise(memory_.get(), bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+    }
     capacity_ = bytes;
   }
   return memory_.get();

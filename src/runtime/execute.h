@@ -15,8 +15,9 @@ namespace hone::runtime {
 // touched cost nothing.
 class Workspace {
  public:
-  // At least `bytes` bytes, aligned to 64; valid until the next call.
-  std::byte* reserve(std::size_t bytes);
+  // At least `bytes` bytes, aligned to 64; valid until the next call. `huge`: in huge pages where
+  // the system has them: fewer faults, but memory becomes resident 2 MB at a time.
+  std::byte* reserve(std::size_t bytes, bool huge = true);
   std::size_t capacity() const { return capacity_; }
 
  private:
