@@ -174,9 +174,10 @@ Result<Measured> measure(const Options& options, Output& output) {
   measured.cache_bytes = (*session)->cache().bytes_per_token() * each * options.sequences;
   if (options.profile && !output.json()) {
     for (const std::int64_t tokens : {std::int64_t{1}, options.prompt}) {
-      const auto rows = (*session)->profile(tokens, 20);
+      const std::int64_t sequences = tokens == 1 ? options.sequences : 1;
+      const auto rows = (*session)->profile(tokens, sequences, 20);
       if (!rows) return rows.error();
-      output.print(fmt::format("steps of {} tokens:\n", tokens));
+      output.print(fmt::format("steps of {} tokens of {} sequences:\n", tokens, sequences));
       print_profile(*rows, output);
     }
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "base/human.h"
 #include "base/system.h"
@@ -158,7 +159,7 @@ SequenceId Session::begin() {
 void Session::end(SequenceId id) {
   const auto at = sequences_.find(id);
   if (at == sequences_.end()) return;
-  for (const std::int32_t page : at->second.pages) cache_->drop(page);
+  drop_pages(at->second, 0);
   sequences_.erase(at);
 }
 
@@ -174,20 +175,31 @@ Status Session::truncate(SequenceId id, std::int64_t length) {
                  fmt::format("{}", length),   fmt::format("0 to {}", this->length(id)), ""};
   }
   Sequence& sequence = at->second;
-  sequence.tokens.resize(static_cast<std::size_t>(length));
   const auto keep =
       static_cast<std::size_t>((length + kernels::kPageTokens - 1) / kernels::kPageTokens);
+  const std::vector<std::int32_t> before = sequence.pages;
+  drop_pages(sequence, keep);
+  // The next tokens go into the last page, which others may share.
+  if (length % kernels::kPageTokens != 0) {
+    auto own = cache_->make_own(sequence.pages.back());
+    if (!own) {
+      // No page became free, so others hold all that were dropped: they can be taken back.
+      for (std::size_t i = keep; i < before.size(); ++i) cache_->hold(before[i]);
+      sequence.pages = before;
+      return own.error();
+    }
+    sequence.pages.back() = *own;
+  }
+  sequence.tokens.resize(static_cast<std::size_t>(length));
+  return {};
+}
+
+// The last first: whoever needs their memory takes the end of a beginning before its start.
+void Session::drop_pages(Sequence& sequence, std::size_t keep) {
   while (sequence.pages.size() > keep) {
     cache_->drop(sequence.pages.back());
     sequence.pages.pop_back();
   }
-  // The next tokens go into the last page, which others may share.
-  if (length % kernels::kPageTokens != 0) {
-    auto own = cache_->make_own(sequence.pages.back());
-    if (!own) return own.error();
-    sequence.pages.back() = *own;
-  }
-  return {};
 }
 
 std::int64_t Session::reuse(SequenceId id, std::span<const TokenId> prompt) {
@@ -207,13 +219,15 @@ Status Session::check(std::span<const Request> requests) const {
   if (requests.empty()) {
     return Error{ErrorCode::kInvalidArgument, "a step needs at least one sequence", "", "", "", ""};
   }
+  std::set<SequenceId> seen;
   for (const Request& request : requests) {
-    if (!sequences_.contains(request.sequence) || request.tokens.empty()) {
+    if (!sequences_.contains(request.sequence) || request.tokens.empty() ||
+        !seen.insert(request.sequence).second) {
       return Error{ErrorCode::kInvalidArgument,
-                   "a request has no sequence or no tokens",
+                   "a request has no sequence of its own or no tokens",
                    "",
                    "",
-                   "a sequence of this session and at least one token",
+                   "a sequence of this session, once a step, and at least one token",
                    ""};
     }
     const std::int64_t total =
@@ -247,6 +261,15 @@ Status Session::take_pages(Sequence& sequence, std::int64_t tokens) {
   return {};
 }
 
+// After a step that failed: pages beyond the tokens of a sequence are free again.
+void Session::give_back_pages(std::span<const Request> requests) {
+  for (const Request& request : requests) {
+    Sequence& sequence = sequences_.at(request.sequence);
+    drop_pages(sequence,
+               (sequence.tokens.size() + kernels::kPageTokens - 1) / kernels::kPageTokens);
+  }
+}
+
 Result<std::span<const float>> Session::step(std::span<const Request> requests) {
   HONE_RETURN_IF_ERROR(check(requests));
   models::Batch batch{0, static_cast<std::int64_t>(requests.size()),
@@ -256,7 +279,11 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
   for (std::size_t s = 0; s < requests.size(); ++s) {
     const Request& request = requests[s];
     Sequence& sequence = sequences_.at(request.sequence);
-    HONE_RETURN_IF_ERROR(take_pages(sequence, static_cast<std::int64_t>(request.tokens.size())));
+    const Status taken = take_pages(sequence, static_cast<std::int64_t>(request.tokens.size()));
+    if (!taken.ok()) {
+      give_back_pages(requests.first(s + 1));
+      return taken.error();
+    }
     for (std::size_t i = 0; i < request.tokens.size(); ++i) {
       const std::size_t position = sequence.tokens.size() + i;
       tokens.push_back(request.tokens[i]);
@@ -275,7 +302,10 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
   batch.tokens = static_cast<std::int64_t>(tokens.size());
   batch.rows = static_cast<std::int64_t>(rows.size());
   auto bound = program_for(batch);
-  if (!bound) return bound.error();
+  if (!bound) {
+    give_back_pages(requests);
+    return bound.error();
+  }
 
   const runtime::Program& program = *(*bound)->program;
   std::vector<std::span<const std::byte>> inputs;
@@ -326,17 +356,18 @@ Result<std::span<const float>> Session::prefill(SequenceId id, std::span<const T
 }
 
 Result<std::vector<std::pair<std::string, double>>> Session::profile(std::int64_t tokens,
+                                                                     std::int64_t sequences,
                                                                      int runs) {
   runtime::Profile profile;
   const std::vector<TokenId> text(static_cast<std::size_t>(tokens), 1);
   std::vector<std::string> kinds;
   for (int run = 0; run <= runs; ++run) {  // the first is not counted
-    const SequenceId sequence = begin();
+    std::vector<Request> requests;
+    for (std::int64_t i = 0; i < sequences; ++i) requests.push_back({begin(), text, Wanted::kLast});
     profile_ = run == 0 ? nullptr : &profile;
-    const Request request{sequence, text, Wanted::kLast};
-    auto logits = step(std::span(&request, 1));
+    auto logits = step(requests);
     profile_ = nullptr;
-    end(sequence);
+    for (const Request& request : requests) end(request.sequence);
     if (!logits) return logits.error();
     kinds.clear();
     for (const runtime::Step& step : programs_.front().program->steps) {

@@ -78,9 +78,10 @@ class Session {
   std::int64_t compiled_programs() const { return compiled_; }
   // Bytes that runs have needed so far beside weights and cache.
   std::size_t workspace_bytes() const { return workspace_.capacity(); }
-  // Runs steps of `tokens` tokens of a fresh sequence and gives the mean seconds of each kind of
-  // step in one run, slowest first.
-  Result<std::vector<std::pair<std::string, double>>> profile(std::int64_t tokens, int runs);
+  // Runs steps of `tokens` tokens of each of some fresh sequences and gives the mean seconds of each
+  // kind of step in one run, slowest first.
+  Result<std::vector<std::pair<std::string, double>>> profile(std::int64_t tokens,
+                                                              std::int64_t sequences, int runs);
 
  private:
   struct Bound {
@@ -100,6 +101,8 @@ class Session {
   Result<Bound*> program_for(const models::Batch& batch);
   Status check(std::span<const Request> requests) const;
   Status take_pages(Sequence& sequence, std::int64_t tokens);
+  void drop_pages(Sequence& sequence, std::size_t keep);
+  void give_back_pages(std::span<const Request> requests);
 
   SessionOptions options_;
   ModelSource source_;
