@@ -74,7 +74,7 @@ ADDITIONS = (
         "src/models",
         "llama",
         ("src/models/registry.cpp",),
-        '#include "models/registry.h"\n'
+        '#include "models/family.h"\n'
         f'int main() {{ return hone::models::find_family("{NAME}") != nullptr ? 0 : 1; }}\n',
     ),
     Addition(
@@ -117,6 +117,14 @@ def append_line(path: Path, line: str) -> None:
     """Adds one line at the end of a list."""
     text = path.read_text("utf-8")
     path.write_text(text + ("" if text.endswith("\n") else "\n") + line + "\n", "utf-8")
+
+
+def foreign_libraries() -> list[str]:
+    """What the program `hone` is linked to from outside of the rooms."""
+    text = (BUILD / "build.ninja").read_text("utf-8")
+    lines = re.findall(r"^  LINK_LIBRARIES = (.*libhone_cli\.a.*)$", text, flags=re.MULTILINE)
+    words = shlex.split(lines[0]) if lines else ["-lfmt"]
+    return [word for word in words if not word.startswith("libhone_") and "gtest" not in word]
 
 
 class Compiler:
@@ -187,13 +195,15 @@ class PlacesTest(unittest.TestCase):
             known = ROOT / source if source in addition.registries else like
             compiler.run(known, ["-c", str(self.tree / source), "-o", objects[-1]])
         libraries = sorted(str(path) for path in BUILD.glob("libhone_*.a"))
+        libraries += [str(path) for path in BUILD.glob("chat_template/target/release/*.a")]
         room = addition.folder.split("/")[1]
         if str(BUILD / f"libhone_{room}.a") not in libraries:
             self.skipTest(f"the room {room} is not built in {BUILD}")
         program = str(self.tree / "probe")
         # The new registry comes first: the old one in its library is then not needed.
         link = [*objects, "-Wl,--start-group", *libraries, "-Wl,--end-group"]
-        compiler.run(like, [*link, "-lfmt", "-lpthread", "-o", program])
+        outside = ["fmt", "pcre2-8", "utf8proc", "readline", "curl", "z", "dl", "pthread"]
+        compiler.run(like, [*link, *(f"-l{name}" for name in outside), "-o", program])
         self.assertEqual(subprocess.run([program], check=False).returncode, 0, "not registered")
 
     def add_and_ask(self, addition: Addition) -> None:
