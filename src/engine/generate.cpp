@@ -98,19 +98,21 @@ Result<Generated> generate(Session& session, const formats::Tokenizer& tokenizer
       out.tokens.push_back(token);
       if (!tokenizer.is_special(token)) emit(filter.push(characters.push(tokenizer.piece(token))));
     }
-    if (ends) out.reason = StopReason::kEnd;
-    if (filter.stopped()) out.reason = StopReason::kStopText;
+    // The answer's own ending comes before what cuts it short.
+    if (options.interrupted && options.interrupted()) out.reason = StopReason::kInterrupted;
     if (session.length(sequence) >= session.context()) out.reason = StopReason::kContext;
-    if (options.interrupted && options.interrupted()) {
-      out.reason = StopReason::kInterrupted;
-    }
+    if (filter.stopped()) out.reason = StopReason::kStopText;
+    if (ends) out.reason = StopReason::kEnd;
     if (ends || out.reason != StopReason::kLength) break;
     if (static_cast<std::int64_t>(out.tokens.size()) == options.most_tokens) break;
     const Request request{sequence, std::span(&token, 1), Wanted::kLast};
     logits = session.step(std::span(&request, 1));
     if (!logits) return logits.error();
   }
-  if (!filter.stopped()) emit(filter.push(characters.finish()) + filter.finish());
+  if (!filter.stopped()) {
+    std::string rest = filter.push(characters.finish());
+    emit(rest + filter.finish());
+  }
   out.decode_seconds = seconds_since(start);
   return out;
 }

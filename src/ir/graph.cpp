@@ -182,6 +182,15 @@ Status verify(const Graph& graph) {
                                   operation.op->name, id));
       }
     }
+    for (const ValueId id : operation.results) {
+      if (id < 0 || static_cast<std::size_t>(id) >= made.size() ||
+          made[static_cast<std::size_t>(id)] ||
+          graph.values[static_cast<std::size_t>(id)].producer != static_cast<std::int32_t>(index)) {
+        return broken(
+            fmt::format("operation {} ({}) makes value {} wrongly", index, operation.op->name, id));
+      }
+      made[static_cast<std::size_t>(id)] = true;
+    }
     if (!operation.op->source) {
       auto types = operation.op->infer(graph.types(operation.operands), operation.attributes);
       if (!types) {
@@ -201,15 +210,6 @@ Status verify(const Graph& graph) {
         }
         written[static_cast<std::size_t>(id)] = true;
       }
-    }
-    for (const ValueId id : operation.results) {
-      if (id < 0 || static_cast<std::size_t>(id) >= made.size() ||
-          made[static_cast<std::size_t>(id)] ||
-          graph.values[static_cast<std::size_t>(id)].producer != static_cast<std::int32_t>(index)) {
-        return broken(
-            fmt::format("operation {} ({}) makes value {} wrongly", index, operation.op->name, id));
-      }
-      made[static_cast<std::size_t>(id)] = true;
     }
   }
   for (const ValueId id : graph.outputs) {
@@ -249,10 +249,13 @@ struct Hash {
           if constexpr (std::is_same_v<Held, std::string>) {
             text(held);
           } else if constexpr (std::is_same_v<Held, Strings>) {
+            number(held.size());
             for (const std::string& item : held) text(item);
           } else if constexpr (std::is_same_v<Held, Integers>) {
+            number(held.size());
             for (const std::int64_t item : held) number(static_cast<std::uint64_t>(item));
           } else if constexpr (std::is_same_v<Held, Numbers>) {
+            number(held.size());
             for (const double item : held) number(std::bit_cast<std::uint64_t>(item));
           } else if constexpr (std::is_same_v<Held, double>) {
             number(std::bit_cast<std::uint64_t>(held));
@@ -270,6 +273,9 @@ std::uint64_t structural_hash(const Graph& graph) {
   Hash hash;
   for (const Operation& operation : graph.operations) {
     hash.text(operation.op->name);
+    // Lengths keep the end of one list from passing for the beginning of the next.
+    hash.number(operation.operands.size());
+    hash.number(operation.results.size());
     for (const ValueId id : operation.operands) hash.number(static_cast<std::uint64_t>(id));
     for (const ValueId id : operation.results) hash.type(graph.type(id));
     for (const auto& [name, value] : operation.attributes) {

@@ -12,6 +12,9 @@
 namespace hone::ir {
 namespace {
 
+// No tensor of a model comes near; sizes beyond would overflow somewhere below.
+constexpr std::int64_t kMostElements = std::int64_t{1} << 40;
+
 class Parser {
  public:
   Parser(std::string_view text, const OpLookup& lookup) : text_(text), lookup_(lookup) {}
@@ -160,10 +163,15 @@ class Parser {
 
   bool dimensions(Shape& shape, std::string* trailing) {
     // 4x576xf32: numbers separated by 'x', then (for tensors) the element type.
+    std::int64_t elements = 1;
     for (;;) {
       skip_space();
       if (at_ >= text_.size() || std::isdigit(static_cast<unsigned char>(text_[at_])) == 0) break;
       shape.push_back(number<std::int64_t>());
+      if (ok_ && (shape.back() < 1 || shape.back() > kMostElements / elements)) {
+        return fail("extents from 1 on, of at most 2^40 elements");
+      }
+      elements *= shape.back();
       if (!ok_ || at_ >= text_.size() || text_[at_] != 'x') return ok_;
       ++at_;
     }
@@ -264,11 +272,14 @@ class Parser {
       return value;
     }
     const auto value = number<double>();
+    const std::size_t number_end = at_;
     expect(":");
     if (accept("f64")) return value;
     if (!expect("i64")) return value;
     std::int64_t integer = 0;
-    std::from_chars(text_.data() + start, text_.data() + text_.size(), integer);
+    const auto [end, status] =
+        std::from_chars(text_.data() + start, text_.data() + text_.size(), integer);
+    if (status != std::errc{} || end != text_.data() + number_end) fail("an integer of 64 bits");
     return integer;
   }
 

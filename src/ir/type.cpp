@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+#include <span>
+
 namespace hone::ir {
 
 const char* layout_name(Layout layout) {
@@ -15,18 +18,27 @@ const char* layout_name(Layout layout) {
   return "unknown";
 }
 
-std::int64_t Type::elements() const {
+namespace {
+
+// The largest number instead of an overflow: an attribute may hold any shape.
+std::int64_t product_of(std::span<const std::int64_t> extents) {
   std::int64_t product = 1;
-  for (const std::int64_t extent : shape) product *= extent;
+  for (const std::int64_t extent : extents) {
+    if (__builtin_mul_overflow(product, extent, &product)) {
+      return std::numeric_limits<std::int64_t>::max();
+    }
+  }
   return product;
 }
+
+}  // namespace
+
+std::int64_t Type::elements() const { return product_of(shape); }
 
 std::int64_t Type::columns() const { return shape.empty() ? 1 : shape.back(); }
 
 std::int64_t Type::rows() const {
-  std::int64_t product = 1;
-  for (std::size_t i = 0; i + 1 < shape.size(); ++i) product *= shape[i];
-  return product;
+  return shape.empty() ? 1 : product_of(std::span(shape).first(shape.size() - 1));
 }
 
 std::int64_t Type::bytes() const {

@@ -2,40 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "kernels/matmul.h"
 #include "kernels/matmul_lanes.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
+
+// activation.inl of this instruction set: a fused gate gives the same bits as the ops that it
+// stands for.
+void silu_mul(std::span<const float> gate, std::span<const float> up, std::span<float> out);
+void gelu_tanh_mul(std::span<const float> gate, std::span<const float> up, std::span<float> out);
+
 namespace {
-
-// e^x for x in [-87, 88], clamped to it; relative error below 2e-7. Cephes' expf: x = n ln 2 + r,
-// |r| <= ln 2 / 2, a polynomial of degree 5 in r.
-HONE_INLINE Floats exponential(Floats x) {
-  x = minimum(maximum(x, splat(-87.0F)), splat(88.0F));
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
-  const Floats n = subtract(fma(x, splat(1.44269504F), splat(kRound)), splat(kRound));
-  Floats r = fma(n, splat(-0.693359375F), x);
-  r = fma(n, splat(2.12194440e-4F), r);
-  Floats p = fma(splat(1.9875691500e-4F), r, splat(1.3981999507e-3F));
-  p = fma(p, r, splat(8.3334519073e-3F));
-  p = fma(p, r, splat(4.1665795894e-2F));
-  p = fma(p, r, splat(1.6666665459e-1F));
-  p = fma(p, r, splat(5.0000001201e-1F));
-  p = add(fma(p, multiply(r, r), r), splat(1.0F));
-  return scale_by_power(p, n);
-}
-
-// x / (1 + e^-x)
-HONE_INLINE Floats silu(Floats x) {
-  const Floats one = splat(1.0F);
-  return divide(x, add(one, exponential(subtract(splat(0.0F), x))));
-}
-
-// x / 2 (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
-HONE_INLINE Floats gelu_tanh(Floats x) {
-  const Floats cubic = fma(multiply(multiply(x, x), x), splat(0.044715F), x);
-  return divide(x, add(splat(1.0F), exponential(multiply(cubic, splat(-1.5957691216057308F)))));
-}
 
 HONE_INLINE Floats load_some(const float* from, int count) {
   alignas(64) float values[kPanelRows] = {};
@@ -93,12 +72,24 @@ inline void finish_gated_panel(const MatmulTask& gate, const MatmulTask& up, Act
                                std::int64_t panel, std::int64_t first_token, std::int64_t tokens,
                                const float* gate_sums, const float* up_sums) {
   const int rows = rows_of_panel(gate.layout, panel);
-  for (std::int64_t token = 0; token < tokens; ++token) {
-    const std::int64_t at = token * kPanelRows;
-    const Floats g = with_bias(load_floats(gate_sums + at), gate, panel, rows);
-    const Floats u = with_bias(load_floats(up_sums + at), up, panel, rows);
-    const Floats activated = activation == Activation::kSilu ? silu(g) : gelu_tanh(g);
-    store_result(multiply(activated, u), gate, first_token + token, panel, rows);
+  const auto function = activation == Activation::kSilu ? silu_mul : gelu_tanh_mul;
+  constexpr std::int64_t kTokens = 16;  // at a time: one call for many sums
+  alignas(64) float gates[kTokens * kPanelRows];
+  alignas(64) float ups[kTokens * kPanelRows];
+  for (std::int64_t first = 0; first < tokens; first += kTokens) {
+    const std::int64_t count = tokens - first < kTokens ? tokens - first : kTokens;
+    for (std::int64_t token = 0; token < count; ++token) {
+      const std::int64_t from = (first + token) * kPanelRows;
+      const std::int64_t to = token * kPanelRows;
+      store_floats(with_bias(load_floats(gate_sums + from), gate, panel, rows), gates + to);
+      store_floats(with_bias(load_floats(up_sums + from), up, panel, rows), ups + to);
+    }
+    const auto size = static_cast<std::size_t>(count * kPanelRows);
+    function({gates, size}, {ups, size}, {gates, size});
+    for (std::int64_t token = 0; token < count; ++token) {
+      store_result(load_floats(gates + token * kPanelRows), gate, first_token + first + token,
+                   panel, rows);
+    }
   }
 }
 

@@ -21,8 +21,8 @@ TypesResult infer(Types operands, const Attributes& attributes) {
               operands[4].shape.size() == 2 && operands[3].shape[0] == operands[4].shape[0] + 1;
   if (fits) {
     const std::int64_t heads = attributes.integer("heads");
-    fits = heads > 0 && heads % operands[1].shape[0] == 0 &&
-           operands[0].columns() == heads * operands[1].shape[1] && attributes.number("scale") > 0;
+    fits = heads > 0 && heads % operands[1].shape[0] == 0 && operands[0].columns() % heads == 0 &&
+           operands[0].columns() / heads == operands[1].shape[1] && attributes.number("scale") > 0;
   }
   if (!fits) {
     return ir::type_error(

@@ -11,7 +11,7 @@ TypesResult infer(Types operands, const Attributes& attributes) {
   const std::int64_t count = attributes.integer("count");
   const bool fits = operands.size() == 1 && is_dense(operands[0]) &&
                     operands[0].shape.size() == 2 && start >= 0 && count > 0 &&
-                    start + count <= operands[0].columns();
+                    start < operands[0].columns() && count <= operands[0].columns() - start;
   if (!fits) return ir::type_error("columns", "(N, C) with start + count <= C", operands);
   return std::vector<Type>{tensor_type({operands[0].rows(), count})};
 }

@@ -1,5 +1,7 @@
 // A small dense tensor whose values stand in the graph.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "ops/registry.h"
 #include "ops/support.h"
 
@@ -11,6 +13,7 @@ TypesResult infer(Types operands, const Attributes& attributes) {
   const Type type = tensor_type(Shape(shape.begin(), shape.end()));
   const bool fits =
       operands.empty() && !type.shape.empty() &&
+      std::ranges::all_of(shape, [](std::int64_t n) { return n > 0; }) &&
       type.elements() == static_cast<std::int64_t>(attributes.numbers("values").size());
   if (!fits) return ir::type_error("constant", "a `shape` and as many `values`", operands);
   return std::vector<Type>{type};

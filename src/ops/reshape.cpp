@@ -1,5 +1,7 @@
 // The same elements in the same order under another shape.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "ops/registry.h"
 #include "ops/support.h"
 
@@ -10,7 +12,8 @@ TypesResult infer(Types operands, const Attributes& attributes) {
   const auto shape = attributes.integers("shape");
   if (operands.size() == 1 && is_dense(operands[0])) {
     Type type = tensor_type(Shape(shape.begin(), shape.end()));
-    if (type.elements() == operands[0].elements()) return std::vector<Type>{type};
+    const bool positive = std::ranges::all_of(shape, [](std::int64_t n) { return n > 0; });
+    if (positive && type.elements() == operands[0].elements()) return std::vector<Type>{type};
   }
   return ir::type_error("reshape", "an f32 tensor and a `shape` of as many elements", operands);
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "base/random.h"
@@ -49,9 +50,7 @@ Tensor draw(const ir::ExampleOperand& operand, Random& random) {
     switch (operand.fill) {
       case ir::Fill::kNormal: value = random.normal(); break;
       case ir::Fill::kPositive: value = 0.5 + random.uniform(); break;
-      case ir::Fill::kIndex:
-        value = random.below(static_cast<std::uint32_t>(operand.bound));
-        break;
+      case ir::Fill::kIndex: value = random.below(static_cast<std::uint32_t>(operand.bound)); break;
       case ir::Fill::kIota: value = static_cast<double>(i); break;
     }
     // What a kernel reads is an f32: the reference gets the same number.
@@ -111,7 +110,9 @@ TEST_P(OpBattery, RefusesWrongOperands) {
   const std::vector<std::vector<ir::Type>> wrong = {
       {},
       {ir::tensor_type({3, 5}, DType::kI8)},
-      std::vector<ir::Type>(9, ir::tensor_type({3, 7})),
+      {ir::tensor_type({3, 7}), ir::tensor_type({3, 7}), ir::tensor_type({2, 7}),
+       ir::tensor_type({3, 7}), ir::tensor_type({3, 7}), ir::tensor_type({3, 7}),
+       ir::tensor_type({3, 9})},
       {ir::tensor_type({3, 5}, DType::kF64), ir::tensor_type({2}, DType::kF64)}};
   for (const auto& types : wrong) {
     const auto result = op.infer(types, {});
@@ -148,7 +149,8 @@ void compare(const ir::OpDescriptor& op, const Example& example, const ir::Graph
   const auto index_of = [](const std::string& name) {
     return static_cast<std::size_t>(std::stoi(name.substr(7)));
   };
-  for (const auto& slot : program->inputs) inputs.push_back(bytes_of(operands[index_of(slot.name)]));
+  for (const auto& slot : program->inputs)
+    inputs.push_back(bytes_of(operands[index_of(slot.name)]));
   for (const auto& slot : program->parameters) {
     parameters.push_back(bytes_of(operands[index_of(slot.name)]));
   }
@@ -174,6 +176,7 @@ void compare(const ir::OpDescriptor& op, const Example& example, const ir::Graph
 TEST_P(OpBattery, CompiledEqualsReference) {
   const ir::OpDescriptor& op = *GetParam();
   if (op.source) return;
+  if (op.alias) GTEST_SKIP() << "an alias computes nothing: tests/passes has it inside of graphs";
   Random random(7);
   for (const Example& example : op.examples()) {
     const auto graph = graph_of(op, example);

@@ -71,8 +71,8 @@ bool Lowering::worth_private(const Operation& operation) const {
   std::int64_t elements = 0;
   for (const ValueId id : operation.results) elements += type(id).elements();
   if (elements > kPrivateElements || operation.op->cost == nullptr) return false;
-  const ir::Cost cost = operation.op->cost(
-      graph_.types(operation.operands), graph_.types(operation.results), operation.attributes);
+  const ir::Cost cost = operation.op->cost(graph_.types(operation.operands),
+                                           graph_.types(operation.results), operation.attributes);
   return cost.operations <= kPrivateOperations;
 }
 

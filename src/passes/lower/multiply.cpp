@@ -32,7 +32,8 @@ struct Multiply {
   RowSpan floats;  // input otherwise
   RowSpan residual;
   bool adds = false;
-  bool gated = false;  // segments are gate and up, and share the gate's result
+  bool is_private = false;  // every thread computes all of the result for itself
+  bool gated = false;       // segments are gate and up, and share the gate's result
   kernels::Activation activation = kernels::Activation::kSilu;
   const kernels::KernelTable* kernels = nullptr;
   std::int64_t panel_bytes = 0;  // of 16 rows, for weights that are not packed
@@ -112,8 +113,10 @@ struct Multiply {
     const std::size_t count = gated ? 1 : segments.size();
     std::int64_t total = 0;
     for (std::size_t i = 0; i < count; ++i) total += segments[i].layout.total_bytes;
-    const std::int64_t from = total * worker.thread / worker.threads;
-    const std::int64_t to = total * (worker.thread + 1) / worker.threads;
+    const int share = is_private ? 0 : worker.thread;
+    const int shares = is_private ? 1 : worker.threads;
+    const std::int64_t from = total * share / shares;
+    const std::int64_t to = total * (share + 1) / shares;
     std::int64_t start = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const kernels::PackedLayout& layout = segments[i].layout;
@@ -122,8 +125,7 @@ struct Multiply {
         const std::int64_t panel = (byte - start + layout.panel_bytes / 2) / layout.panel_bytes;
         return std::clamp<std::int64_t>(panel, 0, layout.panels());
       };
-      const Range panels{panel_at(from),
-                         worker.thread + 1 == worker.threads ? layout.panels() : panel_at(to)};
+      const Range panels{panel_at(from), share + 1 == shares ? layout.panels() : panel_at(to)};
       start += layout.total_bytes;
       if (panels.begin < panels.end) run_segment(frame, worker, i, panels);
     }
@@ -148,6 +150,7 @@ Result<StepFunction> lower_matmul(Lowering& lowering, const ir::Operation& opera
   if (operation.attributes.text("activation") == "gelu") {
     multiply.activation = kernels::Activation::kGeluTanh;
   }
+  multiply.is_private = lowering.place(operation.results[0]).space == runtime::Space::kPrivate;
   const std::size_t weights = multiply.adds ? 1 : operation.operands.size() - 1;
   for (std::size_t i = 0; i < weights; ++i) {
     const ir::ValueId weight = operation.operands[i + 1];

@@ -37,7 +37,8 @@ Result<StepFunction> lower_unary(Lowering& lowering, const ir::Operation& operat
   if (operation.is("scale")) return each([=, f = k.scale](In x, Out y) { f(x, factor, y); });
   if (operation.is("tanh_cap")) return each([=, f = k.tanh_cap](In x, Out y) { f(x, cap, y); });
   if (operation.is("softmax")) {
-    return each([f = k.softmax, bytes = kernels::private_cache_bytes()](In x, Out y) { f(x, y, bytes); });
+    return each(
+        [f = k.softmax, bytes = kernels::private_cache_bytes()](In x, Out y) { f(x, y, bytes); });
   }
   return each([f = operation.is("silu") ? k.silu : k.gelu_tanh](In x, Out y) { f(x, y); });
 }

@@ -1,5 +1,7 @@
 // Folds constants, and operations that change nothing.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "ir/interpret.h"
 #include "ops/registry.h"
 #include "passes/pass.h"
@@ -17,6 +19,11 @@ bool is_constant(const ir::Graph& graph, ir::ValueId id) {
 // An operation that gives back its operand: scale by one, columns of everything, reshape to itself.
 bool is_identity(const ir::Graph& graph, const ir::Operation& operation) {
   if (operation.operands.empty() || operation.results.size() != 1) return false;
+  // An output must be computed: a source cannot take its place.
+  if (graph.producer(operation.operands[0]).op->source &&
+      std::ranges::find(graph.outputs, operation.results[0]) != graph.outputs.end()) {
+    return false;
+  }
   if (graph.type(operation.results[0]) != graph.type(operation.operands[0])) return false;
   if (operation.is("scale")) return operation.attributes.number("factor", 1) == 1.0;
   return operation.is("columns") || operation.is("reshape");
@@ -82,8 +89,9 @@ Result<ir::Graph> run(const ir::Graph& graph) {
 }  // namespace
 
 const Pass& fold_pass() {
+  // The reference computes in double precision what a kernel would have in single.
   static const Pass kPass{"fold", "computes constants, drops operations that change nothing",
-                          PassKind::kRewrite, 0, run};
+                          PassKind::kRewrite, 64, run};
   return kPass;
 }
 

@@ -13,7 +13,7 @@ namespace {
 Result<ir::Graph> run(const ir::Graph& graph) {
   std::unordered_map<ir::ValueId, std::vector<const ir::Operation*>> readers;
   for (const ir::Operation& operation : graph.operations) {
-    if (operation.is("matmul") && graph.producer(operation.operands[1]).op->source) {
+    if (operation.is("matmul") && graph.producer(operation.operands[1]).is("parameter")) {
       readers[operation.operands[0]].push_back(&operation);
     }
   }
@@ -23,9 +23,10 @@ Result<ir::Graph> run(const ir::Graph& graph) {
   }
   for (const ir::Operation& operation : graph.operations) {
     if (operation.is("parameter")) continue;
-    const auto group = operation.is("matmul") ? readers.find(operation.operands[0]) : readers.end();
-    const bool member = group != readers.end() && group->second.size() > 1 &&
-                        graph.producer(operation.operands[1]).is("parameter");
+    const bool reads =
+        operation.is("matmul") && graph.producer(operation.operands[1]).is("parameter");
+    const auto group = reads ? readers.find(operation.operands[0]) : readers.end();
+    const bool member = group != readers.end() && group->second.size() > 1;
     if (!member) {
       rewriter.copy(operation);
       continue;

@@ -10,9 +10,12 @@ namespace hone::passes {
 namespace {
 
 // Queries that are turned by the same table with the same attributes as the keys of a write.
-const ir::Operation* query_of(const ir::Graph& graph, const ir::Operation& key,
+const ir::Operation* query_of(const ir::Graph& graph, const std::vector<std::int32_t>& uses,
+                              const ir::Operation& key,
                               const std::vector<const ir::Operation*>& ropes, ir::ValueId cache) {
   for (const ir::Operation* rope : ropes) {
+    // The pair moves to the place of the write: nothing may read the queries before it.
+    if (uses[static_cast<std::size_t>(rope->results[0])] != 1) continue;
     if (rope == &key || rope->operands[1] != key.operands[1] ||
         !(rope->attributes == key.attributes)) {
       continue;
@@ -38,7 +41,7 @@ Result<ir::Graph> run(const ir::Graph& graph) {
     if (!operation.is("cache_write")) continue;
     const ir::Operation& key = graph.producer(operation.operands[1]);
     if (key.is("rope") && uses[static_cast<std::size_t>(key.results[0])] == 1) {
-      const ir::Operation* query = query_of(graph, key, ropes, operation.results[0]);
+      const ir::Operation* query = query_of(graph, uses, key, ropes, operation.results[0]);
       if (query != nullptr) {
         query_by_write[&operation] = query;
         fused.insert(query);
