@@ -73,7 +73,7 @@ ADDITIONS = (
         "model family",
         "src/models",
         "llama",
-        ("src/models/registry.cpp",),
+        ("src/models/family.cpp",),
         '#include "models/family.h"\n'
         f'int main() {{ return hone::models::find_family("{NAME}") != nullptr ? 0 : 1; }}\n',
     ),
@@ -117,14 +117,6 @@ def append_line(path: Path, line: str) -> None:
     """Adds one line at the end of a list."""
     text = path.read_text("utf-8")
     path.write_text(text + ("" if text.endswith("\n") else "\n") + line + "\n", "utf-8")
-
-
-def foreign_libraries() -> list[str]:
-    """What the program `hone` is linked to from outside of the rooms."""
-    text = (BUILD / "build.ninja").read_text("utf-8")
-    lines = re.findall(r"^  LINK_LIBRARIES = (.*libhone_cli\.a.*)$", text, flags=re.MULTILINE)
-    words = shlex.split(lines[0]) if lines else ["-lfmt"]
-    return [word for word in words if not word.startswith("libhone_") and "gtest" not in word]
 
 
 class Compiler:
