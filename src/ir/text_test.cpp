@@ -124,15 +124,15 @@ TEST(Text, ErrorsNameLineColumnFoundAndExpected) {
   expect_error("hone.graph", "hone.grape", "line 1, column 1", "\"hone.graph\"");
   expect_error("\"hone.add\"", "\"hone.sub\"", "line 4, column 18", "a known op, not 'hone.sub'");
   expect_error("\"hone.add\"", "\"tosa.add\"", "line 4, column 18", "a known op, not 'tosa.add'");
-  expect_error("(%0, %1)", "(%0, %9)", "line 4, column 26", "a value that was made before");
+  expect_error("(%0, %1)", "(%0, %9)", "line 4, column 25", "a value that was made before");
   expect_error("(%0, %1)", "(%0 %1)", "line 4, column 22", "','");
   expect_error("rate = 0.5 : f64", "rate = 0.5 : f32", "line 4, column 41", "'i64'");
-  expect_error("2 : i64", "2.5 : i64", "line 5, column 41", "an integer");
-  expect_error("2 : i64", "99999999999999999999 : i64", "line 5, column 56", "an integer");
+  expect_error("2 : i64", "2.5 : i64", "line 5, column 45", "an integer");
+  expect_error("2 : i64", "99999999999999999999 : i64", "line 5, column 62", "an integer");
   expect_error("rate", "=", "line 4, column 28", "an attribute name");
-  expect_error("tensor<2x3xf32>", "tensor<2x3xf33>", "line 2, column 54", "a known element type");
-  expect_error("tensor<2x3xf32>", "tensor<-2xf32>", "line 2, column 46", "a known element type");
-  expect_error("tensor<2x3xf32>", "vector<2x3xf32>", "line 2, column 39", "'!hone.array<'");
+  expect_error("tensor<2x3xf32>", "tensor<2x3xf33>", "line 2, column 59", "a known element type");
+  expect_error("tensor<2x3xf32>", "tensor<-2xf32>", "line 2, column 52", "a known element type");
+  expect_error("tensor<2x3xf32>", "vector<2x3xf32>", "line 2, column 45", "'!hone.array<'");
   expect_error("tensor<2x3xf32>", "!hone.array<f32, diagonal, 2x3>", "line 2, column 70",
                "a layout");
   expect_error("tensor<2x3xf32>", "tensor<4294967296x4294967296xf32>", "line 2, column 73",
