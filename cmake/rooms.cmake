@@ -1,4 +1,4 @@
-# Reads src/layers.txt ("room: allowed rooms") and makes one static library a room, linked to exactly
+# Reads src/layers.txt ("room: allowed rooms") and makes one static library a room, linked to just
 # the rooms it may include. x_test.cpp becomes part of hone_<room>_test, x_bench.cpp of
 # hone_<room>_bench, x_fuzz.cpp a fuzzer of its own.
 function(hone_target_name out room)

@@ -19,7 +19,8 @@ if [ "${1:-}" = --changed ]; then
 else
   folders=(src)
   if [ $# -gt 0 ]; then folders=("${@/#/src/}"); fi
-  mapfile -t files < <(find "${folders[@]}" -name '*.cpp' ! -name '*_test.cpp' ! -name '*_bench.cpp' |
+  mapfile -t files < <(find "${folders[@]}" -name '*.cpp' \
+    ! -name '*_test.cpp' ! -name '*_bench.cpp' |
     sort)
 fi
 if [ ${#files[@]} -eq 0 ]; then

@@ -78,8 +78,8 @@ class Session {
   std::int64_t compiled_programs() const { return compiled_; }
   // Bytes that runs have needed so far beside weights and cache.
   std::size_t workspace_bytes() const { return workspace_.capacity(); }
-  // Runs steps of `tokens` tokens of each of some fresh sequences and gives the mean seconds of each
-  // kind of step in one run, slowest first.
+  // Runs steps of `tokens` tokens of each of some fresh sequences and gives the mean seconds of
+  // each kind of step in one run, slowest first.
   Result<std::vector<std::pair<std::string, double>>> profile(std::int64_t tokens,
                                                               std::int64_t sequences, int runs);
 

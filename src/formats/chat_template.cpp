@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <utility>
 
-#include "fmt/format.h"
-#include "nlohmann/json.hpp"
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 extern "C" {
 struct HoneTemplate;

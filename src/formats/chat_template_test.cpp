@@ -5,9 +5,9 @@
 #include <array>
 #include <string>
 
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include "base/file.h"
-#include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
 
 namespace hone::formats {
 namespace {

@@ -6,7 +6,7 @@
 #include <array>
 #include <utility>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
 #include "formats/tokenizer_bpe.h"
 #include "formats/tokenizer_normalize.h"
 #include "formats/tokenizer_pre.h"

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
 
 namespace hone::formats {
 namespace {

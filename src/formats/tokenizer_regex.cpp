@@ -8,7 +8,7 @@
 #include <array>
 #include <utility>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
 #include "formats/tokenizer_unicode.h"
 
 namespace hone::formats {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
 #include "formats/tokenizer_utf8.h"
 
 namespace hone::formats {

@@ -9,13 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include "base/file.h"
-#include "fmt/format.h"
 #include "formats/gguf.h"
 #include "formats/tokenizer_corpus.h"
 #include "formats/tokenizer_regex.h"
-#include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
 
 namespace hone::formats {
 namespace {
@@ -77,7 +77,7 @@ EncodeOptions options_of(std::uint32_t i) {
 }
 
 void compare(const Tokenizer& tokenizer, const std::string& golden_name) {
-  const auto golden = nlohmann::json::parse(read_golden(golden_name + ".golden.json"));
+  const auto golden = nlohmann::json::parse(read_golden(golden_name + ".gold.json"));
   const auto special_texts = golden["specials"].get<std::vector<std::string>>();
   const std::vector<std::string_view> specials(special_texts.begin(), special_texts.end());
   const bool valid_only = golden.value("valid_only", false);
@@ -263,7 +263,8 @@ TEST(Tokenizer, ErrorsNameTheComponent) {
   EXPECT_TRUE(contains(error_of(R"({"model":{"vocab":{"a":0},"merges":["a b"]}})"), "merge 0"));
   EXPECT_TRUE(contains(error_of(R"({"model":{"vocab":{"a":4000000},"merges":[]}})"), "ids below"));
   EXPECT_TRUE(contains(error_of(R"({"model":{"vocab":{"a":0},"merges":[]},
-                   "pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"}})"),
+                   "pre_tokenizer":{"type":"Split",
+                                    "pattern":{"Regex":"("},"behavior":"Isolated"}})"),
                        "regular expression"));
   const auto unknown = tokenizer_from_gguf(kFolder + "bpe.gguf", "martian");
   ASSERT_FALSE(unknown.ok());

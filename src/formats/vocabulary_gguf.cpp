@@ -5,7 +5,7 @@
 #include <limits>
 #include <utility>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
 #include "formats/gguf_metadata.h"
 #include "formats/tokenizer_pre.h"
 #include "formats/vocabulary.h"

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include "formats/tokenizer_pre.h"
 #include "formats/tokenizer_utf8.h"
 #include "formats/vocabulary.h"
-#include "nlohmann/json.hpp"
 
 namespace hone::formats {
 namespace {

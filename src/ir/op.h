@@ -1,6 +1,6 @@
 // What an op is: the descriptor that every op gives of itself. The graph, the passes, the printer
-// and the interpreter work through descriptors and know no single op. SPDX-License-Identifier:
-// Apache-2.0
+// and the interpreter work through descriptors and know no single op.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <functional>

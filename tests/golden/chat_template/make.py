@@ -1,4 +1,4 @@
-"""Makes the golden file of the chat template tests: what jinja2, set up as transformers does, renders.
+"""Makes the chat template tests' golden file: what jinja2 renders, set up as transformers does.
 
     python tests/golden/chat_template/make.py
 """
@@ -59,7 +59,8 @@ message['content'] %}{% endif %}
         {{- "\\n\\n" }}
     {%- endfor %}
 {%- endif %}
-{%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}
+{%- if add_generation_prompt %}{{
+  '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}
 """,
     "gemma": """{{ bos_token }}
 {%- if messages[0]['role'] == 'system' -%}
@@ -166,7 +167,8 @@ message.content.startswith('<tool_response>') and message.content.endswith('</to
 {{ 'a,b,c'.split(',')[1] }} {{ ' a  b '.split() | tojson }} {{ 'abc'[::-1] }} {{ 'x' * 3 }}
 {{ 'Hello World'.replace('o', '0').title() }} {{ 'hello'.capitalize() }} {{ '%' in '5%' }}
 {%- for key, value in {'b': 1, 'a': 2}.items() %} {{ key }}:{{ value }}{% endfor %}
-{{ {'é': '<&>', 'n': none, 'f': 1.0} | tojson }} {{ undefined_name }}|{{ undefined_name is defined }}
+{{ {'é': '<&>', 'n': none, 'f': 1.0} | tojson }} {{ undefined_name }}|{{
+  undefined_name is defined }}
 {{ 'abc' if messages else 'def' }} {{ ('a' ~ 1) }} {{ namespace(x=1).x }} {{ range(3) | list }}
 {{ messages[0].content | default('none') | trim | length }} {{ messages[-1]['role'] }}
 """,

@@ -74,7 +74,8 @@ def unit(random: Random, broken: bool, specials: Sequence[str]) -> bytes:
         return chr(not_surrogate(random.below(0x110000))).encode()
     if kind == 9:
         first, count = RANGES[random.below(len(RANGES))]
-        return "".join(chr(first + random.below(count)) for _ in range(1 + random.below(4))).encode()
+        length = 1 + random.below(4)
+        return "".join(chr(first + random.below(count)) for _ in range(length)).encode()
     if kind == 10:
         count = 1 + random.below(4)
         return "".join(PUNCTUATION[random.below(len(PUNCTUATION))] for _ in range(count)).encode()

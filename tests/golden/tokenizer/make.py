@@ -31,7 +31,8 @@ LLAMA3 = (
 )
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "<unk>", "<tool_call>"]
-SPECIALS += ["<bos>", "<start_of_turn>", "<end_of_turn>", "<unused7>", "<|im_", "\n\n", "  ", "<0x41>"]
+SPECIALS += ["<bos>", "<start_of_turn>", "<end_of_turn>", "<unused7>", "<|im_"]
+SPECIALS += ["\n\n", "  ", "<0x41>"]
 MARK = "\u2581"
 
 
@@ -251,7 +252,7 @@ def main() -> None:
         (HERE / f"{name}.tokenizer.json").write_text(compact(data))
         answers = ask_hugging_face(data, valid, valid_strings)
         golden = {"valid_only": True, **entry(answers, valid_strings)}
-        (HERE / f"{name}.golden.json").write_text(compact(golden))
+        (HERE / f"{name}.gold.json").write_text(compact(golden))
         print(name, len(answers))
 
     # One file of byte-level BPE; the tests ask it under each name of a pre-tokenizer.
@@ -259,7 +260,7 @@ def main() -> None:
         path = HERE / "bpe.gguf"
         write_vocabulary_gguf(path, "gpt2", bpe_fields(small["gpt2"], pre))
         golden = entry(ask_llama(path, every, all_strings), all_strings)
-        (HERE / f"gguf-{pre}.golden.json").write_text(compact(golden))
+        (HERE / f"gguf-{pre}.gold.json").write_text(compact(golden))
         print(pre, len(every))
 
     fields, proto = sentence_piece_fields()
@@ -267,7 +268,7 @@ def main() -> None:
     write_vocabulary_gguf(path, "llama", fields)
     answers = ask_llama(path, every, all_strings)
     golden = entry(answers, all_strings)
-    (HERE / "gguf-sentencepiece.golden.json").write_text(compact(golden))
+    (HERE / "gguf-sentencepiece.gold.json").write_text(compact(golden))
     compare_with_sentencepiece(proto, valid, valid_strings, answers)
 
     cache = Path(os.environ.get("HONE_CACHE", Path.home() / ".cache/hone")) / "models"
@@ -277,7 +278,7 @@ def main() -> None:
             print(f"{path} is absent: its golden file stays as it is")
             continue
         golden = entry(ask_llama(path, every, all_strings), all_strings)
-        (HERE / f"{model}.golden.json").write_text(compact(golden))
+        (HERE / f"{model}.gold.json").write_text(compact(golden))
         print(model, len(every))
 
 
