@@ -65,8 +65,7 @@ TEST_P(Family, LogitsOfTransformers) {
   const std::string folder = kGolden + GetParam();
   const auto session = Session::open(folder, exact());
   ASSERT_TRUE(session.ok()) << session.error().text();
-  const auto tokens =
-      read_json(folder + "/tokens.json")["tokens"].get<std::vector<TokenId>>();
+  const auto tokens = read_json(folder + "/tokens.json")["tokens"].get<std::vector<TokenId>>();
   const auto expected = read_floats(folder + "/logits.bin");
   const auto found = all_logits(**session, tokens);
   ASSERT_EQ(found.size(), expected.size());
@@ -93,8 +92,8 @@ TEST_P(Family, StepByStepEqualsPrefill) {
     options.reuse_prefixes = false;
     const auto session = Session::open(kGolden + GetParam(), options);
     ASSERT_TRUE(session.ok()) << session.error().text();
-    const auto tokens = read_json(kGolden + GetParam() + "/tokens.json")["tokens"]
-                            .get<std::vector<TokenId>>();
+    const auto tokens =
+        read_json(kGolden + GetParam() + "/tokens.json")["tokens"].get<std::vector<TokenId>>();
     const auto whole = all_logits(**session, tokens);
     const std::size_t vocabulary = whole.size() / tokens.size();
     for (const std::size_t piece : {std::size_t{1}, std::size_t{5}}) {
@@ -156,9 +155,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, RealModel,
     testing::Values(std::pair{"smollm2-135m-instruct-q4_1.gguf", "smollm2-135m-q4_1"},
                     std::pair{"gemma-3-270m-q4_k_m.gguf", "gemma-3-270m-q4_k_m"}),
-    [](const auto& info) {
-      return std::string(info.index == 0 ? "smollm2" : "gemma3");
-    });
+    [](const auto& info) { return std::string(info.index == 0 ? "smollm2" : "gemma3"); });
 
 }  // namespace
 }  // namespace hone::engine

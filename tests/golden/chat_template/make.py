@@ -1,6 +1,6 @@
 """Makes the chat template tests' golden file: what jinja2 renders, set up as transformers does.
 
-    python tests/golden/chat_template/make.py
+python tests/golden/chat_template/make.py
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -175,7 +175,7 @@ message.content.startswith('<tool_response>') and message.content.endswith('</to
 }
 
 USER = {"role": "user", "content": "  What is 2+2? \n"}
-ANSWER = {"role": "assistant", "content": "It is <b>4</b> & \"four\"."}
+ANSWER = {"role": "assistant", "content": 'It is <b>4</b> & "four".'}
 SYSTEM = {"role": "system", "content": "You are terse: näive 東京 😀\t'quoted'."}
 THOUGHT = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nFour."}
 CALL = {
@@ -202,7 +202,7 @@ def environment() -> ImmutableSandboxedEnvironment:
     def raise_exception(message: str) -> None:
         raise jinja2.exceptions.TemplateError(message)
 
-    def to_json(value: Any, indent: int | None = None) -> str:
+    def to_json(value: Any, indent: int | None = None) -> str:  # noqa: ANN401
         return json.dumps(value, ensure_ascii=False, indent=indent)
 
     made = ImmutableSandboxedEnvironment(
@@ -229,9 +229,7 @@ def main() -> None:
                 continue  # minijinja 2.5 fails on the reversed slice of an empty list
             case: dict[str, Any] = {"template": name, "conversation": conversation}
             try:
-                case["text"] = template.render(
-                    **variables, bos_token="<s>", eos_token="</s>"
-                )
+                case["text"] = template.render(**variables, bos_token="<s>", eos_token="</s>")
             except jinja2.exceptions.TemplateError as error:
                 case["error"] = str(error)
             except TypeError as error:

@@ -7,10 +7,40 @@ from collections.abc import Iterable, Sequence
 
 MASK32 = 0xFFFFFFFF
 SEED = 0x70CE17
-WORDS = (
-    "the of Hello world don't I'LL we'Ve it's 'S 'ſ kK naïve tion __x int return HTTP Übung привет "
-    "мир 東京 안녕 שלום مرحبا नमस्ते ไทย e\u0301 ﬁn Å ▁a Ġthe 👩‍👩‍👧‍👦"
-).split(" ")
+WORDS = [
+    "the",
+    "of",
+    "Hello",
+    "world",
+    "don't",
+    "I'LL",
+    "we'Ve",
+    "it's",
+    "'S",
+    "'ſ",
+    "kK",
+    "naïve",
+    "tion",
+    "__x",
+    "int",
+    "return",
+    "HTTP",
+    "Übung",
+    "привет",
+    "мир",
+    "東京",
+    "안녕",
+    "שלום",
+    "مرحبا",
+    "नमस्ते",
+    "ไทย",
+    "é",
+    "ﬁn",
+    "Å",
+    "▁a",
+    "Ġthe",
+    "👩\u200d👩\u200d👧\u200d👦",
+]
 SPACES = [" ", " ", " ", "\n", "\n", "\t", "\r\n", "\r", "\u00a0", "\u3000", "\u2003", "\v", "\f"]
 SPACES += ["\u0085", "\u2028", "\u180e"]
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
