@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 MODEL ?= smollm2-135m-instruct-q4_1
-PROMPT ?= Why is the sky blue? Answer in one sentence.
+PROMPT ?= What makes the sky look blue?
 BUILD := build/release
 FUZZ_SECONDS ?= 60
 
@@ -17,7 +17,7 @@ run: build  ## build, fetch a model (100 MB, once) and answer PROMPT with it
 	@echo "==> getting $(MODEL)"
 	$(BUILD)/hone fetch $(MODEL)
 	@echo "==> answering"
-	$(BUILD)/hone run $(MODEL) -p "$(PROMPT)"
+	$(BUILD)/hone run $(MODEL) -p "$(PROMPT)" --temperature 0 --tokens 128
 
 build:  ## install what is missing, build build/release/hone
 	@scripts/setup.sh build
