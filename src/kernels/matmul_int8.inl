@@ -289,7 +289,12 @@ void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGrou
       terms + 3 * F::kBlocks * (begin * (columns / kUnitColumns) + first_unit * count);
   const std::int8_t* activations =
       task.int8.codes + (group.first + begin) * columns + first_unit * kUnitColumns;
-  if (group.tiles == 1) {
+  if (count > kTileTokens) {
+    visit_count<kTileTokens + 1, kWideTokens>(count, [&]<int kTokens>() {
+      direct_tile<F, 1, kTokens, false>(panels, task, first_unit, units, activations, tile_terms,
+                                        before, after, nullptr);
+    });
+  } else if (group.tiles == 1) {
     visit_count<1, kTileTokens>(count, [&]<int kTokens>() {
       direct_tile<F, kTilePanels, kTokens, false>(panels, task, first_unit, units, activations,
                                                   tile_terms, before, after, nullptr);
@@ -321,7 +326,11 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
   for (int g = 0; g < groups; ++g) {
     TokenGroup group = {task.tokens * std::int64_t{g} / groups, 0, 0};
     group.tokens = static_cast<int>(task.tokens * (std::int64_t{g} + 1) / groups - group.first);
-    group.tiles = (group.tokens + kTileTokens - 1) / kTileTokens;
+    // A few tokens more than a tile: one panel at a time, so that weights still come from memory
+    // once and without a pause.
+    const bool wide = group.tokens > kTileTokens && group.tokens <= kWideTokens;
+    const int tile_panels = wide ? 1 : kTilePanels;
+    group.tiles = wide ? 1 : (group.tokens + kTileTokens - 1) / kTileTokens;
     for (int tile = 0; tile < group.tiles; ++tile) {
       fill_terms(task.layout, task.int8, group.first + group.begin(tile), group.count(tile),
                  terms.values + 3 * group.begin(tile) * blocks);
@@ -338,8 +347,8 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
           up != nullptr ? panel_bytes(up->layout, up->weights.data(), panel)
                         : panel_bytes(task.layout, weights, two ? panel + 1 : panel)};
       const bool straight = plain && two && (panel + 2) * kPanelRows <= task.layout.rows;
-      for (int slot = 0; slot < (two ? 2 : 1); slot += kTilePanels) {
-        const bool last_slot = !two || slot + kTilePanels == 2;
+      for (int slot = 0; slot < (two ? 2 : 1); slot += tile_panels) {
+        const bool last_slot = !two || slot + tile_panels == 2;
         for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
           const std::int64_t unit = units * chunk / chunks;
           const int chunk_units = static_cast<int>(units * (chunk + 1) / chunks - unit);

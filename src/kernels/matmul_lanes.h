@@ -51,6 +51,7 @@ constexpr int dot_bits(int) { return 8; }
 // Tile shapes (tokens x panels of 16 rows): 12 integer and 12 float accumulators of 32 registers.
 inline constexpr int kTileTokens = 6;
 inline constexpr int kTilePanels = 2;
+inline constexpr int kWideTokens = 8;  // of a tile of one panel
 inline constexpr int kFloatTileTokens = 12;
 
 struct Floats {
@@ -150,6 +151,7 @@ constexpr int dot_bits(int code_bits) { return code_bits < 4 ? 4 : code_bits; }
 
 inline constexpr int kTileTokens = 3;
 inline constexpr int kTilePanels = 1;
+inline constexpr int kWideTokens = 3;
 inline constexpr int kFloatTileTokens = 5;
 
 struct Floats {
@@ -315,6 +317,7 @@ constexpr int dot_bits(int) { return 8; }
 
 inline constexpr int kTileTokens = 1;
 inline constexpr int kTilePanels = 1;
+inline constexpr int kWideTokens = 1;
 inline constexpr int kFloatTileTokens = 2;
 
 struct Floats {
