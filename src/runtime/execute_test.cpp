@@ -131,7 +131,7 @@ TEST(Execute, PrivateMemoryAndScratchBelongToOneThread) {
     for (int t = 0; t < threads; ++t) EXPECT_TRUE(right[static_cast<std::size_t>(t)]) << t;
     EXPECT_EQ(output(program, workspace, 0)[0], 1.0f) << "thread 0's copy is the output";
     EXPECT_GE(workspace.capacity(), workspace_bytes(program));
-    EXPECT_GE(workspace_bytes(program), std::size_t{100 + (256 + 128) * threads});
+    EXPECT_GE(workspace_bytes(program), static_cast<std::size_t>(100 + (256 + 128) * threads));
   }
 }
 
