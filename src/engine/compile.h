@@ -26,7 +26,11 @@ struct CompileOptions {
   std::vector<std::string> disabled;  // passes left out
   // Instead of the default order, where not empty: names of passes.
   std::vector<std::string> order;
+#ifdef NDEBUG
   bool verify = false;  // after every pass
+#else
+  bool verify = true;
+#endif
   passes::LowerOptions lower;
 };
 

@@ -56,8 +56,13 @@ Result<Config> read_config(ConfigReader& reader, const FindWeight& weights,
   const std::int64_t each = config.heads > 0 ? config.hidden / config.heads : 0;
   config.head_size = reader.integer_or("attention.key_length", each);
   config.rope_dims = reader.integer_or("rope.dimension_count", config.head_size);
-  if (reader.text_or("rope.scaling.type", "none") == "linear") {
+  const std::string scaling = reader.text_or("rope.scaling.type", "none");
+  if (scaling == "linear") {
     config.rope_scale = 1.0 / reader.number_or("rope.scaling.factor", 1);
+  } else if (scaling != "none" && scaling != "llama3") {  // llama3 comes as rope_freqs.weight
+    return Error{ErrorCode::kUnsupported, "this scaling of rotary positions is not known",
+                 "metadata", scaling, "none, linear or llama3",
+                 "the model would answer wrongly; pick another one"};
   }
   if (!reader.status().ok()) return reader.status().error();
   const ir::Type* embedding = weights("token_embd.weight");
