@@ -38,7 +38,8 @@ struct Generated {
 using Show = std::function<void(std::string_view text)>;
 
 // Continues a sequence, which may hold tokens already, with the prompt and then the answer. The
-// answer's tokens stay in the sequence, the ending token too, so that a conversation goes on.
+// answer's tokens stay in the sequence, so that a conversation goes on, but the token sampled last
+// does not: the ending token, or the answer's last token where something else cut it short.
 Result<Generated> generate(Session& session, const formats::Tokenizer& tokenizer,
                            SequenceId sequence, std::span<const TokenId> prompt,
                            const GenerateOptions& options, const Show& show = nullptr);
