@@ -60,8 +60,11 @@ Result<Config> read_config(ConfigReader& reader, const FindWeight& weights,
   if (scaling == "linear") {
     config.rope_scale = 1.0 / reader.number_or("rope.scaling.factor", 1);
   } else if (scaling != "none" && scaling != "llama3") {  // llama3 comes as rope_freqs.weight
-    return Error{ErrorCode::kUnsupported, "this scaling of rotary positions is not known",
-                 "metadata", scaling, "none, linear or llama3",
+    return Error{ErrorCode::kUnsupported,
+                 "this scaling of rotary positions is not known",
+                 "metadata",
+                 scaling,
+                 "none, linear or llama3",
                  "the model would answer wrongly; pick another one"};
   }
   if (!reader.status().ok()) return reader.status().error();
