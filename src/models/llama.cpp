@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
 
+#include "models/decoder.h"
 #include "models/parts.h"
 
 namespace hone::models {
@@ -48,28 +49,7 @@ Result<Config> configure(const formats::Metadata& metadata, const FindWeight& we
 }
 
 Result<ir::Graph> build(const Config& config, const Batch& batch, const FindWeight& weights) {
-  Parts parts(config, batch, weights);
-  ir::ValueId x = parts.emit(
-      "gather",
-      {parts.matrix("token_embd.weight", config.vocabulary, config.hidden), parts.tokens});
-  const ir::ValueId table = parts.rope_table(config.rope_theta, config.rope_scale);
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = layer_prefix(layer);
-    const ir::ValueId normed = parts.norm(x, prefix + "attn_norm.weight");
-    const std::int64_t kv = config.kv_heads * config.head_size;
-    const ir::ValueId q = parts.linear(normed, prefix + "attn_q", config.heads * config.head_size);
-    const ir::ValueId k = parts.linear(normed, prefix + "attn_k", kv);
-    const ir::ValueId v = parts.linear(normed, prefix + "attn_v", kv);
-    ir::ValueId attended = parts.attend(layer, q, k, v, table, true, 0);
-    if (layer + 1 == config.layers) {  // nothing below reads the other rows
-      attended = parts.wanted(attended);
-      x = parts.wanted(x);
-    }
-    x = parts.add(x, parts.linear(attended, prefix + "attn_output", config.hidden));
-    const ir::ValueId inner = parts.norm(x, prefix + "ffn_norm.weight");
-    x = parts.add(x, parts.gated_mlp(inner, prefix, "silu"));
-  }
-  return parts.finish(parts.norm(x, "output_norm.weight"));
+  return build_decoder(config, batch, weights, true);
 }
 
 }  // namespace
