@@ -61,6 +61,19 @@ struct Evaluation {
 using Emit = std::function<std::vector<std::int32_t>(
     std::string_view op, std::vector<std::int32_t> operands, Attributes attributes)>;
 
+// What a gradient rule sees: ids are of values in the graph under construction. The loss is a scalar;
+// the gradient of a value has the value's shape, in f32.
+struct Differentiation {
+  std::span<const std::int32_t> operands;
+  std::span<const Type> types;  // of the operands
+  std::span<const std::int32_t> results;
+  std::span<const std::int32_t> gradients;  // of the results; kNoGradient where the loss has none
+  std::span<const std::uint8_t> wanted;     // operands whose gradient is asked for: 1, else 0
+  const Attributes& attributes;
+  const Emit& emit;
+};
+inline constexpr std::int32_t kNoGradient = -1;
+
 struct OpDescriptor {
   std::string_view name;     // "matmul"; printed as "hone.matmul"
   std::string_view summary;  // one sentence with shapes
@@ -77,6 +90,10 @@ struct OpDescriptor {
   std::vector<std::int32_t> (*expand)(std::span<const std::int32_t> operands,
                                       std::span<const Type> types, const Attributes& attributes,
                                       const Emit& emit) = nullptr;
+
+  // The gradients of the operands, one an operand: kNoGradient where it is not wanted or is zero.
+  // Null: the op is constant to the loss, or cannot be differentiated.
+  std::vector<std::int32_t> (*gradient)(const Differentiation& differentiation) = nullptr;
 
   // Properties, which passes ask for instead of listing ops.
   bool row_wise = false;  // row i of each result depends on row i of the row operands alone
