@@ -56,6 +56,7 @@ class Session {
   std::int64_t context() const { return options_.context; }
   KvCache& cache() { return *cache_; }
   WeightStore& weights() { return weights_; }
+  ThreadPool& pool() { return pool_; }
 
   SequenceId begin();
   void end(SequenceId id);
