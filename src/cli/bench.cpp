@@ -148,7 +148,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   how.budget = each * options.sequences;
   Measured measured;
   const double start = now();
-  auto session = engine::Session::open(options.model.model, how);
+  auto session = open_session(options.model, how);
   if (!session) return session.error();
   if (each > (*session)->context()) {
     return Error{ErrorCode::kOutOfRange,
@@ -240,7 +240,7 @@ Status patch_model(const Options& options, Output& output) {
   std::vector<double> full, graph_only, all, one;
   for (std::int64_t i = 0; i < options.repeat; ++i) {
     double start = now();
-    auto session = engine::Session::open(options.model.model, how);
+    auto session = open_session(options.model, how);
     if (!session) return session.error();
     HONE_RETURN_IF_ERROR((*session)->prepare(1, 1, 1));
     full.push_back(now() - start);

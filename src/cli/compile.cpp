@@ -168,7 +168,7 @@ Status run(const Options& options, Output& output) {
   HONE_RETURN_IF_ERROR(check_names(options.before));
   HONE_RETURN_IF_ERROR(check_names(options.after));
   HONE_RETURN_IF_ERROR(check_names(options.disabled));
-  auto session = engine::Session::open(options.model.model, session_options(options.model));
+  auto session = open_session(options.model, session_options(options.model));
   if (!session) return session.error();
   ThreadPool pool((*session)->threads());
   const MachineLimits limits = measure_limits(pool, 0.05);

@@ -20,6 +20,10 @@ void declare_model(ModelOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", options.arithmetic, {"int8", "float"},
                    "of products with quantized weights: int8 is fast, float the reference");
   arguments.choice("--cache", options.cache, {"f16", "int8", "f32"}, "form of keys and values");
+  arguments.option("--adapter", options.adapter,
+                   "run with this adapter: a GGUF file, or a PEFT folder", "PATH");
+  arguments.option("--adapter-scale", options.adapter_scale,
+                   "strength of the adapter; 0: as without, 1: as trained", Numbers{-100, 100});
 }
 
 engine::SessionOptions session_options(const ModelOptions& options) {
@@ -67,8 +71,18 @@ engine::GenerateOptions generate_options(const SamplingArguments& options) {
   return generate;
 }
 
+Result<std::unique_ptr<engine::Session>> open_session(const ModelOptions& options,
+                                                      const engine::SessionOptions& how) {
+  auto session = engine::Session::open(options.model, how);
+  if (!session || options.adapter.empty()) return session;
+  const auto adapter = engine::read_adapter(options.adapter, (*session)->source());
+  if (!adapter) return adapter.error();
+  HONE_RETURN_IF_ERROR((*session)->attach(*adapter, options.adapter_scale));
+  return session;
+}
+
 Result<LoadedModel> load(const ModelOptions& options) {
-  auto session = engine::Session::open(options.model, session_options(options));
+  auto session = open_session(options, session_options(options));
   if (!session) return session.error();
   auto vocabulary = (*session)->source().vocabulary();
   if (!vocabulary) return vocabulary.error();

@@ -6,7 +6,7 @@
 namespace hone::passes {
 namespace {
 
-// A parameter goes into the layout when every use of it can read it.
+// A parameter goes into the layout when every use of it can read it, and nobody writes it in place.
 bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
   if (operation.is("gather")) return operand == 0;
   if (operation.is("matmul_group")) return operand >= 1;
@@ -17,7 +17,8 @@ bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
 Result<ir::Graph> run(const ir::Graph& graph) {
   std::vector<bool> fits(graph.values.size(), false);
   for (const ir::Operation& operation : graph.operations) {
-    if (operation.is("parameter") && graph.type(operation.results[0]).shape.size() == 2) {
+    if (operation.is("parameter") && graph.type(operation.results[0]).shape.size() == 2 &&
+        !operation.attributes.flag("writable")) {
       fits[static_cast<std::size_t>(operation.results[0])] = true;
     }
   }
