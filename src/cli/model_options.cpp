@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "base/file.h"
+#include "formats/conversation.h"
 
 namespace hone::cli {
 
@@ -107,12 +108,10 @@ Result<formats::ChatTemplate> chat_template_of(const LoadedModel& model) {
 Result<std::vector<formats::TokenId>> render(const LoadedModel& model,
                                              const formats::ChatTemplate& chat,
                                              std::span<const formats::Message> messages) {
-  const formats::Tokenizer& tokenizer = model.tokenizer;
-  auto text = chat.render(messages, true, tokenizer.piece(tokenizer.bos()),
-                          tokenizer.piece(tokenizer.eos()));
+  const auto text =
+      formats::conversation_text(chat, model.tokenizer, messages, formats::ConversationEnd::kOpen);
   if (!text) return text.error();
-  // The template writes the beginning-of-sequence token itself where it wants one.
-  return tokenizer.encode(*text, {.add_special = false, .parse_special = true});
+  return formats::conversation_tokens(model.tokenizer, *text);
 }
 
 Result<std::string> read_text(const std::string& path) {
