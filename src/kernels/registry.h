@@ -10,6 +10,7 @@
 #include "kernels/extended_sum.h"
 #include "kernels/matmul.h"
 #include "kernels/peak.h"
+#include "kernels/update.h"
 
 namespace hone::kernels {
 
