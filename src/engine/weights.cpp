@@ -208,7 +208,7 @@ Result<const runtime::Weight*> WeightStore::get_owned(const std::string& name, c
   entry->type = type;
   entry->of = owned.memory.data();
   if (type == owned.type) {
-    entry->weight.bytes = owned.memory;
+    entry->weight = {owned.memory, owned.memory};
   } else {
     // Without data: the file's pages are not this tensor's to release.
     const formats::TensorRecord record{name, owned.type.dtype, owned.type.shape, {}, 0, 0};

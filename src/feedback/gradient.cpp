@@ -82,7 +82,9 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   for (const char* name : {"fold", "integer", "cse"}) {
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
   }
-  if (graph) graph = passes::add_gradients(*graph, {"loss", options_.trained});
+  if (graph && !options_.trained.empty()) {
+    graph = passes::add_gradients(*graph, {"loss", options_.trained});
+  }
   for (const char* name : {"cse", "dce"}) {
     if (graph) graph = run_pass(name, *graph);
   }
