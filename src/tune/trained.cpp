@@ -3,11 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "base/random.h"
 #include "engine/adapter.h"
+#include "engine/rewrite.h"
+#include "formats/gguf.h"
 #include "passes/transform/lora.h"
 #include "quant/codec.h"
 
@@ -120,6 +123,15 @@ std::int64_t Trained::parameters() const {
   return count;
 }
 
+void Trained::write_back(const formats::Adapter& adapter) {
+  for (std::size_t i = 0; i + 1 < tensors.size(); i += 2) {
+    const auto found = adapter.weights.find(weights[i / 2]);
+    if (found == adapter.weights.end()) continue;
+    std::ranges::copy(found->second.a, tensors[i].values.begin());
+    std::ranges::copy(found->second.b, tensors[i + 1].values.begin());
+  }
+}
+
 Result<Trained> prepare(engine::Session& session, const MethodOptions& options) {
   Trained trained;
   trained.options = options;
@@ -163,6 +175,32 @@ formats::Adapter adapter_of(const Trained& trained, const engine::Session& sessi
     adapter.weights.emplace(trained.weights[i / 2], std::move(weight));
   }
   return adapter;
+}
+
+Status write_model(const Trained& trained, const engine::Session& session,
+                   const std::string& path) {
+  auto metadata = engine::gguf_metadata(session.source());
+  if (!metadata) return metadata.error();
+  std::vector<formats::GgufTensorToWrite> out;
+  const auto own = [&](std::string_view name) {
+    return std::ranges::find(trained.tensors, name, &TrainedTensor::name);
+  };
+  const auto add_own = [&](const TrainedTensor& tensor) {
+    out.push_back({tensor.name, DType::kF32, tensor.shape, std::as_bytes(tensor.values), nullptr});
+  };
+  for (const formats::TensorRecord& tensor : session.source().tensors()) {
+    const auto found = own(tensor.name);
+    if (found != trained.tensors.end()) {
+      add_own(*found);
+    } else {
+      out.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.data, nullptr});
+    }
+  }
+  // A head of its own, where the model had it tied to the embedding.
+  for (const TrainedTensor& tensor : trained.tensors) {
+    if (session.source().find(tensor.name) == nullptr) add_own(tensor);
+  }
+  return formats::write_gguf(path, *metadata, out);
 }
 
 }  // namespace hone::tune

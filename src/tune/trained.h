@@ -39,6 +39,8 @@ struct Trained {
   bool trains_output = false;        // the output matrix is among the tensors
   std::vector<std::string> weights;  // of the model that adapters stand beside
   std::int64_t parameters() const;   // numbers that change
+  // Sets an adapter's tensors to a record's values (whose B is without the scale).
+  void write_back(const formats::Adapter& adapter);
   std::int64_t bytes() const { return parameters() * static_cast<std::int64_t>(sizeof(float)); }
 };
 
@@ -50,5 +52,9 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options);
 
 // An adapter's tensors as a record that engine::write_adapter takes.
 formats::Adapter adapter_of(const Trained& trained, const engine::Session& session);
+
+// The model with the trained tensors in place of its own, as a GGUF file: they in f32, everything
+// else as it is.
+Status write_model(const Trained& trained, const engine::Session& session, const std::string& path);
 
 }  // namespace hone::tune
