@@ -9,9 +9,10 @@
 #include "base/human.h"
 #include "base/system.h"
 #include "cli/bench_kernels.h"
-#include "cli/limits.h"
+#include "cli/bench_tune.h"
 #include "cli/model_options.h"
 #include "cli/registry.h"
+#include "engine/limits.h"
 
 namespace hone::cli {
 namespace {
@@ -24,10 +25,12 @@ struct Options {
   std::int64_t sequences = 1;
   std::int64_t repeat = 5;
   bool profile = false;
+  TuneBench tune;
 };
 
 void declare(Options& options, Arguments& arguments) {
-  arguments.positional("WHAT", options.what, "run (a model), patch (weights of a model), kernels");
+  arguments.positional("WHAT", options.what,
+                       "run (a model), tune (a model), patch (weights of a model), kernels");
   arguments.optional_positional("MODEL", options.model.model, "a model, for run and patch");
   arguments.option("-j,--threads", options.model.threads, "threads; 0: all cores",
                    Integers{0, 1024});
@@ -40,6 +43,7 @@ void declare(Options& options, Arguments& arguments) {
                    "of products with quantized weights");
   arguments.choice("--cache", options.model.cache, {"f16", "int8", "f32"},
                    "form of keys and values");
+  declare_tune_bench(options.tune, arguments);
   arguments.flag("--profile", options.profile, "show the time of each kind of step");
 }
 
@@ -57,7 +61,7 @@ struct Measured {
   std::vector<double> prefill, decode;  // tokens a second, all sequences together
   double weight_bytes = 0;              // that a decode step reads
   double prefill_operations = 0;        // of one prompt
-  MachineLimits limits;
+  engine::MachineLimits limits;
   double limits_bytes = 0;
   double first_token_seconds = 0;  // from opening the file
   std::int64_t peak_bytes = 0;
@@ -183,7 +187,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   }
   // The limits after the model: their buffers must not count into its peak.
   ThreadPool pool((*session)->threads());
-  measured.limits = measure_limits(pool, 0.2);
+  measured.limits = engine::measure_limits(pool, 0.2);
   return measured;
 }
 
@@ -286,10 +290,12 @@ Status patch_model(const Options& options, Output& output) {
 
 Status run(const Options& options, Output& output) {
   if (options.what == "run") return run_model(options, output);
+  if (options.what == "tune")
+    return bench_tune(options.tune, options.model, options.profile, output);
   if (options.what == "patch") return patch_model(options, output);
   if (options.what == "kernels") return bench_kernels(options.model.threads, output);
-  return Error{ErrorCode::kInvalidArgument, "there is no such benchmark", "", options.what,
-               "run, patch or kernels",     "hone bench run smollm2"};
+  return Error{ErrorCode::kInvalidArgument,   "there is no such benchmark", "", options.what,
+               "run, tune, patch or kernels", "hone bench run smollm2"};
 }
 
 }  // namespace
@@ -298,7 +304,8 @@ const Verb& bench_verb() {
   static const Verb kVerb =
       make_verb("bench", "measure prefill, decode, kernels, and their share of the machine's limit",
                 "hone bench run smollm2 --prompt 256 --generate 64 --json\nhone bench run smollm2 "
-                "--sequences 8 --prompt 32\nhone bench patch smollm2\nhone bench kernels",
+                "--sequences 8 --prompt 32\nhone bench tune smollm2 --method lora --batch 4 "
+                "--length 256 --steps 4\nhone bench patch smollm2\nhone bench kernels",
                 declare, run);
   return kVerb;
 }

@@ -90,6 +90,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   }
   passes::RecomputeOptions recompute;
   recompute.budget = options_.kept_bytes;
+  recompute.machine = options_.machine;
   if (graph) graph = passes::recompute(*graph, recompute, &plan.kept);
   for (const char* name :
        {"dce", "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group", "layout"}) {
@@ -102,7 +103,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
     const Status status = ir::verify(*graph);
     if (!status.ok()) return status.error().in("the training graph");
   }
-  if (graph) plan.cost = cost::estimate(*graph, recompute.machine);
+  if (graph) plan.cost = cost::estimate(*graph, options_.machine);
   return graph;
 }
 
@@ -123,6 +124,7 @@ Result<Gradient::Bound*> Gradient::program_for(const models::Batch& shape) {
   if (!program) return program.error();
   ++compiled_;
   bound.program = std::make_shared<const runtime::Program>(*std::move(program));
+  bound.plan.tokens = shape.tokens;
   bound.plan.arena_bytes = static_cast<std::int64_t>(bound.program->arena_bytes);
   bound.plan.work_bytes =
       static_cast<std::int64_t>(runtime::workspace_bytes(*bound.program)) - bound.plan.arena_bytes;

@@ -43,12 +43,14 @@ struct GradientOptions {
   bool trains_output = false;  // the output matrix is among them
   // Bytes of activations kept for the backward part; what is over is made again.
   std::int64_t kept_bytes = INT64_MAX;
+  cost::Machine machine;  // by whose limits costs are counted
   // Parameters step inside of the program; no gradients come out.
   std::function<passes::UpdateFunction(std::string_view name)> update;
 };
 
 // Bytes that one batch shape takes beside weights, and its arithmetic.
 struct GradientPlan {
+  std::int64_t tokens = 0;       // of the batch, rounded up
   std::int64_t arena_bytes = 0;  // activations and gradients, as planned
   std::int64_t work_bytes = 0;   // of all threads
   passes::RecomputeReport kept;

@@ -9,6 +9,7 @@
 
 #include "base/human.h"
 #include "base/system.h"
+#include "engine/limits.h"
 
 namespace hone::tune {
 namespace {
@@ -157,6 +158,7 @@ Status Job::load() {
   trainer_options_.seed = options_.seed;
   trainer_options_.update_inside = options_.update_inside;
   trainer_options_.compile = session_->options().compile;
+  trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
   return fit_memory();
 }
 

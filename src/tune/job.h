@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -66,6 +67,7 @@ class Job {
   // What the run will need, by class, and the limit that it was fitted to.
   const MemoryClasses& memory() const { return memory_; }
   std::int64_t memory_limit() const { return limit_; }
+  std::int64_t planned_tokens() const { return std::max<std::int64_t>(1, plan_.tokens); }
   // Of the whole process at its peak: what was resident when all was loaded, and what steps take.
   std::int64_t planned_bytes() const {
     return resident_ + memory_.activations + memory_.work + memory_.gradients;

@@ -30,7 +30,7 @@ Trainer::Trainer(engine::Session& session, Trained& trained, std::span<const Exa
       examples_(examples),
       options_(std::move(options)),
       gradient_(session, gradient_options()),
-      forward_(session, {options_.compile, trained.adapt, {}, false, INT64_MAX, nullptr}) {
+      forward_(session, {options_.compile, trained.adapt, {}, false, INT64_MAX, {}, nullptr}) {
   for (const TrainedTensor& tensor : trained_.tensors) {
     const optim::Shape2 shape = as_matrix(tensor.shape);
     shapes_.push_back(shape);
@@ -57,6 +57,7 @@ feedback::GradientOptions Trainer::gradient_options() {
   for (const TrainedTensor& tensor : trained_.tensors) options.trained.push_back(tensor.name);
   options.trains_output = trained_.trains_output;
   options.kept_bytes = options_.kept_bytes;
+  options.machine = options_.machine;
   if (options_.update_inside) {
     std::map<std::string, std::size_t, std::less<>> index;
     for (std::size_t i = 0; i < trained_.tensors.size(); ++i) index[trained_.tensors[i].name] = i;
