@@ -1,0 +1,42 @@
+// Small dense linear algebra for the matrix rules: products, symmetric eigenvectors, bases.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace hone::optim {
+
+// out (M, N) = a (M, K) times b (K, N), all row-major. Each element is one chain of f32
+// multiply-adds in the order of k.
+void multiply(std::span<const float> a, std::span<const float> b, std::span<float> out,
+              std::int64_t m, std::int64_t k, std::int64_t n);
+
+// out (columns, rows) = x (rows, columns) transposed.
+void transpose(std::span<const float> x, std::span<float> out, std::int64_t rows,
+               std::int64_t columns);
+
+// out (rows, rows) = x x^T of x (rows, columns); scratch as large as x.
+void gram(std::span<const float> x, std::span<float> out, std::span<float> scratch,
+          std::int64_t rows, std::int64_t columns);
+
+// A symmetric matrix = sum over i of values[i] v_i v_i^T.
+struct Eigen {
+  std::vector<double> values;   // (N), the largest first
+  std::vector<double> vectors;  // (N, N): row i is v_i, of length 1
+};
+// Householder's tridiagonal form and implicit QR steps with Wilkinson's shift (Golub & Van Loan
+// 2013, algorithms 8.3.1 to 8.3.3), about 10 N^3 operations in double.
+Eigen symmetric_eigen(std::vector<double> matrix, std::int64_t n);
+Eigen symmetric_eigen(std::span<const float> matrix, std::int64_t n);
+
+// Memory that symmetric_eigen takes, its result included.
+std::size_t eigen_bytes(std::int64_t n);
+
+// Makes the rows of x (N, N) orthonormal in their order, by Gram-Schmidt twice in double (twice is
+// enough: Giraud et al. 2005). A row that depends on those before it becomes an arbitrary one.
+void orthonormalize_rows(std::vector<double>& x, std::int64_t n);
+
+}  // namespace hone::optim
