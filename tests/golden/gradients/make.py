@@ -1,11 +1,11 @@
-"""Golden gradients: of the mean next-token cross entropy of the small models in tests/golden/models,
+"""Golden gradients of the mean next-token cross entropy of the small models in tests/golden/models
 with respect to every weight, by torch's autograd in transformers, float32.
 
     python make.py     # writes NAME.bin and NAME.json beside this file
 
 NAME.json: {"loss": mean loss, "tensors": [{"name": GGUF's name, "norm": of the whole gradient,
-"count": its elements, "samples": how many of them follow}]}; NAME.bin: the samples, f32, tensor after
-tensor: every element where there are at most SAMPLES, else those at i * count // SAMPLES.
+"count": its elements, "samples": how many of them follow}]}; NAME.bin: the samples, f32, one tensor
+after the other: every element where there are at most SAMPLES, else those at i * count // SAMPLES.
 Rows are in GGUF's order (llama's queries and keys turn neighbours there, not halves).
 """
 # SPDX-License-Identifier: Apache-2.0
