@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/threads.h"
 #include "ir/op.h"
 #include "kernels/attention.h"
 #include "runtime/plan.h"
@@ -60,7 +61,12 @@ struct Frame {
   std::span<const Weight* const> weights;
   std::span<const std::span<const std::byte>> inputs;
   std::span<const CachePages> caches;
+  Barrier* barrier = nullptr;  // of the pool that runs
 
+  // For a step in several phases: all threads pass it together. None of them may leave it out.
+  void wait(Worker worker) const {
+    if (worker.threads > 1) barrier->arrive_and_wait(worker.thread);
+  }
   std::span<std::byte> bytes(const Place& place, int thread) const {
     std::byte* base = place.space == Space::kArena
                           ? arena

@@ -6,11 +6,14 @@
 namespace hone::passes {
 namespace {
 
-// A parameter goes into the layout when every use of it can read it, and nobody writes it in place.
+// A parameter goes into the layout when every use of it can read it. One that somebody writes in
+// place (the attribute `writable`) stays as it is: packing at every step would cost more than it
+// brings.
 bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
   if (operation.is("gather")) return operand == 0;
   if (operation.is("matmul_group")) return operand >= 1;
   if (operation.is("matmul_gated")) return operand == 1 || operand == 2;
+  if (operation.is("matmul_back") || operation.is("output_loss")) return operand == 1;
   return (operation.is("matmul") || operation.is("matmul_add")) && operand == 1;
 }
 

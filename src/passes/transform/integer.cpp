@@ -1,5 +1,7 @@
 // Integer arithmetic: activations go into block-quantized matmuls as int8 codes.
 // SPDX-License-Identifier: Apache-2.0
+#include <vector>
+
 #include "ops/registry.h"
 #include "passes/pass.h"
 
@@ -11,7 +13,7 @@ namespace {
 Result<ir::Graph> run(const ir::Graph& graph) {
   ir::Rewriter rewriter(graph, ops::find_op);
   for (const ir::Operation& operation : graph.operations) {
-    const bool takes_int8 = operation.is("matmul") &&
+    const bool takes_int8 = (operation.is("matmul") || operation.is("output_loss")) &&
                             is_block_quantized(graph.type(operation.operands[1]).dtype) &&
                             graph.type(operation.operands[0]).layout == ir::Layout::kRowMajor;
     if (!takes_int8) {
@@ -20,8 +22,10 @@ Result<ir::Graph> run(const ir::Graph& graph) {
     }
     const auto codes = rewriter.emit("quantize", {rewriter.map(operation.operands[0])});
     if (codes.empty()) continue;
-    const auto made = rewriter.emit("matmul", {codes[0], rewriter.map(operation.operands[1])});
-    if (made.size() == 1) rewriter.replace(operation.results[0], made[0]);
+    std::vector<ir::ValueId> operands = rewriter.map(operation.operands);
+    operands[0] = codes[0];
+    const auto made = rewriter.emit(operation.op->name, operands, operation.attributes);
+    for (std::size_t i = 0; i < made.size(); ++i) rewriter.replace(operation.results[i], made[i]);
   }
   return rewriter.finish();
 }
