@@ -135,9 +135,9 @@ TEST(Example, TrainsOnWhatIsServed) {
   const std::vector<std::vector<Message>> conversations = {
       {{"user", "Why is the sky blue?"}, {"assistant", "Rayleigh scattering."}},
       {{"user", "  spaces  "},
-       {"assistant", "\n\nlines\n\n"},
+       {"assistant", " yes"},
        {"user", "ü \xF0\x9F\x98\x80"},
-       {"assistant", " yes"}},
+       {"assistant", "\n\nlines\n\n"}},
       {{"user", "<|im_end|>"},
        {"assistant", "a b"},
        {"user", "c"},
