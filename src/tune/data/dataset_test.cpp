@@ -108,6 +108,8 @@ TEST(Dataset, StopsWhenTooMuchIsUnusable) {
       load("{\"text\": \n" + good + "{\"prompt\": 1}\n" + line("a", ""), {.most_dropped = 0.02})
           ->report.dropped,
       3);
+  const Error alike = load(line("a", "") + line("b", "") + line("c", "d")).error();
+  EXPECT_TRUE(has(alike.found, "the same in line 2")) << alike.text();
   // One of a few is more than 1 %.
   EXPECT_FALSE(load(line("a", "b") + line("c", "")).ok());
   // All is too much, whatever is allowed.
