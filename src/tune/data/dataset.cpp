@@ -113,9 +113,9 @@ DataCheck check_markers(const ExampleMaker& maker) {
 DataCheck check_served(const ExampleMaker& maker, const Tally& tally) {
   DataCheck check{"trained as it is served", tally.unserved == 0, ""};
   if (maker.chat == nullptr) {
-    check.detail = "no template: prompts are trained as `hone run --raw` reads them";
+    check.detail = "no template is used: texts are trained as `hone run --raw` reads them";
   } else if (check.ok) {
-    check.detail = "every learned answer follows the very tokens that `hone run` would give";
+    check.detail = "every answer follows the very tokens that `hone run` would give";
   } else {
     check.detail = fmt::format("{} answers are left out: the template shows their prompt otherwise",
                                counted(tally.unserved));
@@ -156,12 +156,23 @@ Error too_many_dropped(const DataReport& report, const DataOptions& options,
       human_count(report.records),
       percent(static_cast<double>(report.dropped) / static_cast<double>(report.records)),
       first.what);
-  for (std::size_t i = 1; i < std::min<std::size_t>(report.first_dropped.size(), 5); ++i) {
+  // Others in a line each; those that say the same as the first, by their places alone.
+  std::vector<std::string> same;
+  std::size_t listed = 1;
+  for (std::size_t i = 1; i < report.first_dropped.size(); ++i) {
     const Error& more = report.first_dropped[i].reason;
-    error.found += fmt::format("\n            {}: {}{}{}", more.where, more.what,
-                               more.found.empty() ? "" : ": ", more.found);
+    if (more.what == first.what) {
+      same.push_back(more.where);
+    } else if (listed < 5) {
+      error.found += fmt::format("\n            {}: {}{}{}", more.where, more.what,
+                                 more.found.empty() ? "" : ": ", more.found);
+      ++listed;
+    }
   }
-  if (report.dropped > 5) error.found += "\n            and more";
+  if (!same.empty()) {
+    error.found += fmt::format("\n            the same in {}{}", fmt::join(same, ", "),
+                               report.dropped > std::ssize(report.first_dropped) ? ", …" : "");
+  }
   error.advice += fmt::format(
       "{}loading stops when more than {} would be left out, be it one record",
       error.advice.empty() ? "mend the records; " : "; ", percent(options.most_dropped));

@@ -225,6 +225,22 @@ Result<std::size_t> answer_end(const ExampleMaker& maker, const std::vector<Mess
   return std::clamp(common_prefix(split.tokens, tokens), begin, limit);
 }
 
+// Whether the answer reads in the whole text as it does while it is the last one: some templates
+// leave the reasoning of earlier answers out, and a model that is to reason must not learn those.
+// `begin` is where the answer begins, in bytes.
+Result<bool> shows_alike(const ExampleMaker& maker, const std::vector<Message>& messages,
+                         std::size_t answer, const std::string& text, std::size_t begin) {
+  if (answer + 1 == messages.size()) return true;
+  const auto last =
+      formats::conversation_text(*maker.chat, maker.tokenizer,
+                                 std::span(messages).first(answer + 1), ConversationEnd::kClosed);
+  if (!last) return last.error();
+  const std::string_view content = trimmed(messages[answer].content);
+  const std::size_t found = last->find(content, std::min(begin, last->size()));
+  const std::size_t end = found == std::string::npos ? last->size() : found + content.size();
+  return text.compare(0, end, *last, 0, end) == 0;
+}
+
 Result<MadeExample> make_conversation(const ExampleMaker& maker, const Record& record) {
   HONE_RETURN_IF_ERROR(check_roles(maker, record));
   HONE_RETURN_IF_ERROR(check_answers(record));
@@ -247,7 +263,9 @@ Result<MadeExample> make_conversation(const ExampleMaker& maker, const Record& r
     const auto served = formats::conversation_text(
         *maker.chat, tokenizer, std::span(messages).first(i), ConversationEnd::kOpen);
     if (!served) return served.error().in(fmt::format("before message {}", i + 1));
-    if (text->starts_with(*served)) {
+    const auto same = shows_alike(maker, messages, i, *text, served->size());
+    if (!same) return same.error().in(fmt::format("at message {}", i + 1));
+    if (text->starts_with(*served) && *same) {
       prompts.push_back(served->size());
       answers.push_back(i);
     } else {

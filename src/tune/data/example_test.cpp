@@ -135,9 +135,9 @@ TEST(Example, TrainsOnWhatIsServed) {
   const std::vector<std::vector<Message>> conversations = {
       {{"user", "Why is the sky blue?"}, {"assistant", "Rayleigh scattering."}},
       {{"user", "  spaces  "},
-       {"assistant", "\n\nlines\n\n"},
+       {"assistant", " yes"},
        {"user", "ü \xF0\x9F\x98\x80"},
-       {"assistant", " yes"}},
+       {"assistant", "\n\nlines\n\n"}},
       {{"user", "<|im_end|>"},
        {"assistant", "a b"},
        {"user", "c"},
@@ -286,16 +286,18 @@ TEST(Example, TemplatesWithoutAStopTokenGetOne) {
 
 TEST(Example, AnswersThatTheTemplateShowsOtherwiseAreLeftOut) {
   const Tokenizer tokenizer = testing_data::chatml_tokenizer();
-  // Numbers its turns from the end, so that only the last answer follows a prompt as it is served.
-  const ChatTemplate chat = compiled(
+  const Record record =
+      conversation({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}});
+  // As some templates leave the reasoning of earlier answers out: only the last one is whole.
+  const ChatTemplate shortening = compiled(
       "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + (m['content'] if loop.last "
       "or m['role'] == 'user' else '...') + '<|im_end|>\\n' }}{% endfor %}"
       "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
-  const Record record =
-      conversation({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}});
-  EXPECT_EQ(picture(make(tokenizer, &chat, record), tokenizer),
-            "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[...<|im_end|>]\n"
+  const auto shortened = make(tokenizer, &shortening, record);
+  EXPECT_EQ(picture(shortened, tokenizer),
+            "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n...<|im_end|>\n"
             "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[d<|im_end|>]\n");
+  EXPECT_EQ(shortened->unserved, 1u);
   const ChatTemplate changing = compiled(
       "{{ messages | length }}{% for m in messages %}{{ m['content'] + '<|im_end|>' }}"
       "{% endfor %}");

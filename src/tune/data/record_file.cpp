@@ -141,7 +141,7 @@ Result<RecordFile> read_list(std::string_view text, std::size_t line) {
                "the end of the file",        "keep one list in the file"};
 }
 
-// One JSON object over several lines: a record, or a list of them under some name.
+// One JSON object that is the whole file: a record, or a list of them under some name.
 Result<RecordFile> read_object(std::string_view text, std::size_t line) {
   auto value = parse_json(text, line);
   if (!value) return value.error();
@@ -155,6 +155,7 @@ Result<RecordFile> read_object(std::string_view text, std::size_t line) {
     if (records && list == nullptr) list = &member;
   }
   if (is_record_header(names) || list == nullptr) {
+    if (lines_in(trimmed(text)) == 0) file.form = FileForm::kJsonLines;  // of one line
     add(record_of_json(*value), 1, line, file.form, file);
     return file;
   }
@@ -162,17 +163,6 @@ Result<RecordFile> read_object(std::string_view text, std::size_t line) {
     add(record_of_json(member), file.records.size() + file.bad.size() + 1, 0, file.form, file);
   }
   return file;
-}
-
-// Whether one of the first lines is a whole object by itself.
-bool has_object_lines(std::string_view text) {
-  for (int i = 0; i < 20 && !text.empty(); ++i) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = trimmed(text.substr(0, end));
-    if (line.starts_with('{') && line.ends_with('}') && Json::accept(line)) return true;
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return false;
 }
 
 struct CsvHeader {
@@ -357,8 +347,8 @@ Result<RecordFile> read_records(std::string_view text, const std::string& name) 
       (next == '{' || next == '[' || next == '"' || next == ']' || next == '\0')) {
     file = read_list(text.substr(begin), line);
   } else if (text[begin] == '{' && (next == '"' || next == '}' || next == '\0')) {
-    file = has_object_lines(text) || !Json::accept(text) ? Result<RecordFile>(read_lines(text))
-                                                         : read_object(text, line);
+    // Of several lines, parsing ends at the second.
+    file = Json::accept(text) ? read_object(text, line) : Result<RecordFile>(read_lines(text));
   } else {
     const CsvHeader header = header_of(text);
     if (header.known) {

@@ -39,16 +39,16 @@ TEST(RecordFile, TellsFormsApart) {
 }
 
 TEST(RecordFile, ReadsEachForm) {
-  for (
-      const std::string& text : {
-          "{\"prompt\": \"a\", \"completion\": \"b\"}\n\n{\"prompt\": \"c\", \"completion\": \"d\"}"s,
-          "\xEF\xBB\xBF[{\"prompt\": \"a\", \"completion\": \"b\"},\r\n"
-          "{\"prompt\": \"c\", \"completion\": \"d\"}]\n"s,
-          "{\"data\": [{\"prompt\": \"a\", \"completion\": \"b\"},"
-          "{\"prompt\": \"c\", \"completion\": \"d\"}], \"version\": 1}"s,
-          "prompt,completion\na,b\r\n\"c\",d"s,
-          "id,Completion,Prompt\n1,b,a\n2,d,c\n"s,
-      }) {
+  for (const std::string& text : {
+           "{\"prompt\": \"a\", \"completion\": \"b\"}\n\n"
+           "{\"prompt\": \"c\", \"completion\": \"d\"}"s,
+           "\xEF\xBB\xBF[{\"prompt\": \"a\", \"completion\": \"b\"},\r\n"
+           "{\"prompt\": \"c\", \"completion\": \"d\"}]\n"s,
+           "{\"data\": [{\"prompt\": \"a\", \"completion\": \"b\"},"
+           "{\"prompt\": \"c\", \"completion\": \"d\"}], \"version\": 1}"s,
+           "prompt,completion\na,b\r\n\"c\",d"s,
+           "id,Completion,Prompt\n1,b,a\n2,d,c\n"s,
+       }) {
     const RecordFile file = read(text);
     EXPECT_EQ(file.bad.size(), 0u) << text;
     ASSERT_EQ(file.records.size(), 2u) << text;
