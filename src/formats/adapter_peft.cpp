@@ -65,9 +65,12 @@ Status refuse_unknown(const Json& root, const std::string& where) {
     return bad(ErrorCode::kUnsupported, "this kind of PEFT adapter is not known",
                where + ", peft_type", type == nullptr ? "" : type->dump(), "LORA");
   }
-  for (const char* key : {"use_dora", "lora_bias"}) {
+  // Each changes what is computed, or which weights take part.
+  for (const char* key : {"use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication",
+                          "trainable_token_indices", "target_parameters", "alora_invocation_tokens",
+                          "arrow_config", "kasa_config", "monteclora_config", "velora_config"}) {
     const Json* flag = find(root, key);
-    if (flag != nullptr && *flag != false) {
+    if (flag != nullptr && *flag != false && !flag->empty()) {
       return bad(ErrorCode::kUnsupported, "the adapter uses a form that is not known",
                  fmt::format("{}, {}", where, key), flag->dump(), "false",
                  "merge it with PEFT and convert the model");
