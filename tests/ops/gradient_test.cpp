@@ -21,14 +21,15 @@ using ir::Example;
 using ir::Tensor;
 using ir::ValueId;
 
-// Operands that count as constants though they are f32: angles come from positions.
+// Operands that count as constants though they are f32: angles come from positions; the gradient of
+// output_loss to its matrix is of the plain sum alone (tests/gradient has it).
 bool is_constant(const ir::OpDescriptor& op, std::size_t operand) {
-  return op.name == "rope" && operand == 1;
+  return (op.name == "rope" && operand == 1) || (op.name == "output_loss" && operand != 0);
 }
 
-// Results that no loss may depend on: they are for the gradient op alone.
+// Results that no loss may depend on: they are for the gradient op alone, or gradients themselves.
 bool is_auxiliary(const ir::OpDescriptor& op, std::size_t result) {
-  return op.name == "sequence_attention" && result == 1;
+  return (op.name == "sequence_attention" || op.name == "output_loss") && result >= 1;
 }
 
 using Values = std::vector<Tensor>;
