@@ -7,10 +7,9 @@
 #include <cmath>
 #include <filesystem>
 
-#include "base/random.h"
 #include "base/system.h"
 #include "recipes/recipe.h"
-#include "tune/trainer.h"
+#include "tune/setup.h"
 
 namespace hone::recipes {
 namespace {
@@ -24,49 +23,25 @@ double median(std::vector<double> values) {
   return values.empty() ? 0 : values[values.size() / 2];
 }
 
-std::vector<tune::Example> random_examples(std::int64_t count, std::int64_t vocabulary) {
-  Random random(3);
-  std::vector<tune::Example> out;
-  for (std::int64_t i = 0; i < count; ++i) {
-    tune::Example example;
-    for (int j = 0; j < 32; ++j) {
-      example.tokens.push_back(static_cast<formats::TokenId>(
-          random.below(static_cast<std::uint32_t>(std::min<std::int64_t>(vocabulary, 500)))));
-      example.learn.push_back(j > 0 ? 1 : 0);
-    }
-    out.push_back(std::move(example));
-  }
-  return out;
-}
-
-// A model, what is trained of it, and its loop.
-struct Tuning {
-  std::unique_ptr<engine::Session> session;
-  std::unique_ptr<tune::Trained> trained;
-  std::unique_ptr<tune::Trainer> trainer;
-};
-
-Result<Tuning> start(const RecipeContext& context, std::span<const tune::Example> examples) {
-  Tuning out;
+engine::SessionOptions session_options(const RecipeContext& context) {
   engine::SessionOptions how;
   how.threads = context.pool.size();
   how.context = 64;
-  auto session = engine::Session::open(context.model, how);
-  if (!session) return session.error();
-  out.session = *std::move(session);
-  auto trained = tune::prepare(*out.session, {"lora", "q,v", 16, 16, context.seed});
-  if (!trained) return trained.error();
-  out.trained = std::make_unique<tune::Trained>(*std::move(trained));
-  tune::TrainerOptions options;
-  options.rule = optim::find_rule("adamw");
-  options.settings = optim::Settings(options.rule->defaults);
-  options.schedule.learning_rate = 3e-4;
-  options.batch = 2;
-  options.compile = out.session->options().compile;
-  auto trainer = tune::Trainer::create(*out.session, *out.trained, examples, options);
-  if (!trainer) return trainer.error();
-  out.trainer = *std::move(trainer);
-  return out;
+  return how;
+}
+
+Result<tune::TrainingSetup> start(const RecipeContext& context,
+                                  std::span<const tune::Example> examples) {
+  return tune::make_setup(context.model, session_options(context),
+                          {"lora", "q,v", 16, 16, context.seed},
+                          tune::plain_options("adamw", 3e-4, 2), examples);
+}
+
+Status run_steps(tune::TrainingSetup& setup, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (auto step = setup.trainer->step(); !step) return step.error();
+  }
+  return {};
 }
 
 // What a step costs where weights are part of the program: everything made anew.
@@ -74,10 +49,7 @@ Result<double> seconds_of_relowering(const RecipeContext& context) {
   std::vector<double> seconds;
   for (int i = 0; i < 3; ++i) {
     const double begin = now();
-    engine::SessionOptions how;
-    how.threads = context.pool.size();
-    how.context = 64;
-    auto session = engine::Session::open(context.model, how);
+    auto session = engine::Session::open(context.model, session_options(context));
     if (!session) return session.error();
     HONE_RETURN_IF_ERROR((*session)->prepare(64, 2, 2));
     seconds.push_back(now() - begin);
@@ -97,6 +69,25 @@ Result<double> seconds_of_patching(engine::Session& session) {
   return median(seconds);
 }
 
+// Stops in the middle, goes on from the state, and compares with not stopping.
+Result<bool> resumes_exactly(const RecipeContext& context,
+                             std::span<const tune::Example> examples) {
+  auto straight = start(context, examples);
+  auto first = start(context, examples);
+  auto second = start(context, examples);
+  if (!straight || !first || !second) return straight ? first.error() : straight.error();
+  HONE_RETURN_IF_ERROR(run_steps(*straight, 6));
+  HONE_RETURN_IF_ERROR(run_steps(*first, 3));
+  const std::string path = (std::filesystem::temp_directory_path() / "hone-orion.hone").string();
+  HONE_RETURN_IF_ERROR(tune::write_checkpoint(path, 3, "{}", first->trainer->state()));
+  const auto checkpoint = tune::Checkpoint::open(path);
+  std::filesystem::remove(path);
+  if (!checkpoint) return checkpoint.error();
+  HONE_RETURN_IF_ERROR(second->trainer->restore(*checkpoint));
+  HONE_RETURN_IF_ERROR(run_steps(*second, 3));
+  return second->trainer->hash() == straight->trainer->hash();
+}
+
 Result<RecipeReport> run(const RecipeContext& context) {
   RecipeReport report;
   const auto opened = engine::ModelSource::open(context.model);
@@ -104,7 +95,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
     report.skipped = "the model is absent: " + opened.error().what;
     return report;
   }
-  const auto examples = random_examples(16, 500);
+  const auto examples = tune::random_examples(16, 32, 500, 3);
   auto tuning = start(context, examples);
   if (!tuning) return tuning.error();
   const std::int64_t steps = context.scaled(1000, 4);
@@ -143,32 +134,11 @@ Result<RecipeReport> run(const RecipeContext& context) {
                          fmt::format("{:.1f}x ({:.0f} ms a step)", ratio, 1e3 * step_seconds),
                          ratio >= 3.8 ? "reproduced" : "weaker"});
 
-  // Stop in the middle, go on from the state, and compare with not stopping.
-  auto straight = start(context, examples);
-  auto first = start(context, examples);
-  auto second = start(context, examples);
-  if (!straight || !first || !second) return straight ? first.error() : straight.error();
-  for (int i = 0; i < 6; ++i) {
-    if (auto step = straight->trainer->step(); !step) return step.error();
-    if (i < 3) {
-      if (auto step = first->trainer->step(); !step) return step.error();
-    }
-  }
-  const std::string path = (std::filesystem::temp_directory_path() / "hone-orion.hone").string();
-  HONE_RETURN_IF_ERROR(tune::write_checkpoint(path, 3, "{}", first->trainer->state()));
-  {
-    const auto checkpoint = tune::Checkpoint::open(path);
-    if (!checkpoint) return checkpoint.error();
-    HONE_RETURN_IF_ERROR(second->trainer->restore(*checkpoint));
-  }
-  std::filesystem::remove(path);
-  for (int i = 0; i < 3; ++i) {
-    if (auto step = second->trainer->step(); !step) return step.error();
-  }
-  const bool same = second->trainer->hash() == straight->trainer->hash();
+  const auto same = resumes_exactly(context, examples);
+  if (!same) return same.error();
   report.rows.push_back({"resumed run against one that did not stop", "25 of 25 resumed",
-                         same ? "the same bits" : "other bits",
-                         same ? "reproduced" : "not reproduced"});
+                         *same ? "the same bits" : "other bits",
+                         *same ? "reproduced" : "not reproduced"});
   report.notes.push_back(
       "Orion compiles for a neural engine, where a compilation takes seconds; here a program is "
       "compiled in milliseconds and packing the weights is what a full compile costs");

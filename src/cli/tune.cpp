@@ -14,15 +14,18 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "FILE");
   arguments.option("-o,--output", options.output,
                    "the adapter: a name ending in .gguf, or a PEFT folder", "PATH");
-  arguments.choice("--method", job.method.method, {"lora", "pooled", "full", "head"},
-                   "what is trained: low-rank matrices beside the weights, the same on sums of "
-                   "blocks (merges exactly), all weights, the output matrix");
+  arguments.choice(
+      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head"},
+      "what is trained: low-rank matrices beside the weights, the same on sums of "
+      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix");
   arguments.option("--modules", job.method.modules,
                    "weights that get adapters: q,k,v,o,gate,up,down, attn, mlp, all, or an "
                    "expression",
                    "WORDS");
   arguments.option("--rank", job.method.rank, "of the low-rank matrices", Integers{1, 1024});
   arguments.option("--alpha", job.method.alpha, "the adapter counts alpha / rank", Numbers{0});
+  arguments.option("--dropout", job.method.dropout, "chance of dropping an adapter's input",
+                   Numbers{0, 1});
   arguments.option("--optimizer", job.optimizer, "the update rule (docs/optimizers.md)", "NAME");
   arguments.option("--set", job.settings, "of the update rule: beta1=0.9,beta2=0.99", "SETTINGS");
   arguments.option("--learning-rate", job.learning_rate, "the peak; 0: by method and rule",

@@ -218,6 +218,7 @@ class TuneRun {
       answers = *std::move(read);
       if (!resumed_) HONE_RETURN_IF_ERROR(answer_all(*job_, answers, false, output_));
     }
+    job_->measure_resident();
     auto writer = tune::CheckpointWriter::open(options_.checkpoints);
     if (!writer) return writer.error();
     const auto held_out_before = job_->held_out_loss();

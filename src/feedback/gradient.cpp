@@ -66,8 +66,9 @@ void TokenBatch::add(std::span<const std::int32_t> sequence, std::span<const std
   offsets.push_back(static_cast<std::int32_t>(tokens.size()));
 }
 
-Gradient::Gradient(engine::Session& session, GradientOptions options)
-    : session_(session), options_(std::move(options)) {
+Gradient::Gradient(engine::Session& session, GradientOptions options,
+                   std::shared_ptr<runtime::Workspace> workspace)
+    : session_(session), options_(std::move(options)), workspace_(std::move(workspace)) {
   options_.compile.lower.threads = session_.pool().size();
   options_.compile.lower.update = options_.update;
 }
@@ -186,16 +187,17 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                      : slot.name == "rows"      ? bytes_of(whole.rows)
                      : slot.name == "targets"   ? bytes_of(whole.targets)
                      : slot.name == "weights"   ? bytes_of(whole.weights)
+                     : slot.name == "draws"     ? std::as_bytes(std::span(whole.draws))
                      : slot.name == "slots"     ? bytes_of(slots)
                                                 : bytes_of(pages));
   }
-  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), workspace_,
+  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
                    profile_ ? &bound.profile : nullptr);
   Outcome outcome;
-  for (const float loss : runtime::output(program, workspace_, 0)) outcome.loss += double{loss};
+  for (const float loss : runtime::output(program, *workspace_, 0)) outcome.loss += double{loss};
   outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
   for (std::size_t i = 1; i < program.outputs.size(); ++i) {
-    outcome.gradients.push_back(runtime::output(program, workspace_, i));
+    outcome.gradients.push_back(runtime::output(program, *workspace_, i));
   }
   return outcome;
 }

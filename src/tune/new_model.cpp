@@ -75,7 +75,7 @@ struct Tensors {
     for (const std::int64_t size : shape) elements *= size;
     const std::uint64_t stream = list.size();
     const std::uint64_t key = seed;
-    const auto fill = [elements, stream, key, deviation](const formats::Append& append) -> Status {
+    const auto fill = [elements, stream, key, deviation](const Append& append) -> Status {
       Random random(key, stream);
       std::vector<float> values(static_cast<std::size_t>(elements), 1.0F);
       if (deviation > 0) {

@@ -30,7 +30,7 @@ struct TrainerOptions {
   std::uint64_t seed = 1;            // of the order of the examples
   bool update_inside = false;  // each parameter steps as soon as its gradient is there; no clipping
   std::int64_t kept_bytes = INT64_MAX;  // of activations (feedback::GradientOptions)
-  cost::Machine machine;  // limits, for estimates of time
+  cost::Machine machine;                // limits, for estimates of time
   engine::CompileOptions compile;
 };
 
@@ -103,8 +103,9 @@ class Trainer {
   TrainerOptions options_;
   std::vector<optim::Shape2> shapes_;
   std::vector<std::vector<std::byte>> states_;
-  std::vector<std::vector<float>> gradients_;    // sums; empty where one run makes a whole step
-  std::vector<std::span<const float>> current_;  // the gradients of this step
+  std::vector<std::vector<float>> gradients_;      // sums; empty where one run makes a whole step
+  std::vector<std::span<const float>> current_;    // the gradients of this step
+  std::shared_ptr<runtime::Workspace> workspace_;  // of both
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
   std::int64_t step_ = 0;

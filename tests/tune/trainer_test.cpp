@@ -9,6 +9,7 @@
 
 #include "../support/models.h"
 #include "base/file.h"
+#include "engine/adapter.h"
 #include "tune/trained.h"
 #include "tune/trainer.h"
 
@@ -112,12 +113,10 @@ TEST(Curves, LionFollowsItsPaper) {
   expect_curve("lion", losses(*made.trainer, 20));
 }
 
-TEST(Curves, LoraFollowsPeft) {
-  auto made = setup(golden_folder("llama"), {"lora", "all", 4, 8, 1}, options_of("adamw", 1e-2));
-  ASSERT_NE(made.trainer, nullptr);
-  for (TrainedTensor& tensor : made.trained->tensors) {
+// tests/golden/curves/make.py: first_a
+void set_first_a(Trained& trained) {
+  for (TrainedTensor& tensor : trained.tensors) {
     if (!tensor.name.ends_with(".lora_a")) continue;
-    // make.py: first_a
     const std::int64_t columns = tensor.shape[1];
     for (std::int64_t i = 0; i < tensor.shape[0]; ++i) {
       for (std::int64_t j = 0; j < columns; ++j) {
@@ -127,7 +126,75 @@ TEST(Curves, LoraFollowsPeft) {
       }
     }
   }
+}
+
+TEST(Curves, LoraFollowsPeft) {
+  auto made = setup(golden_folder("llama"), {"lora", "all", 4, 8, 1}, options_of("adamw", 1e-2));
+  ASSERT_NE(made.trainer, nullptr);
+  set_first_a(*made.trained);
   expect_curve("lora", losses(*made.trainer, 20));
+}
+
+TEST(Curves, DoraFollowsPeft) {
+  auto made = setup(golden_folder("llama"), {"dora", "all", 4, 8, 1}, options_of("adamw", 1e-2));
+  ASSERT_NE(made.trainer, nullptr);
+  set_first_a(*made.trained);
+  expect_curve("dora", losses(*made.trainer, 20));
+}
+
+// What was trained, written and read again, gives the loss that training saw.
+TEST(Adapters, ScoreWhatTheTrainerScored) {
+  for (const char* method : {"lora", "pooled", "dora"}) {
+    const std::string model = quantized_copy("llama", DType::kQ4_1);
+    auto made = setup(model, {method, "all", 4, 8, 1}, options_of("adamw", 1e-2));
+    ASSERT_NE(made.trainer, nullptr);
+    losses(*made.trainer, 8);
+    const auto expected = made.trainer->evaluate(made.examples);
+    ASSERT_TRUE(expected.ok());
+    const auto& tokens = made.examples[0].tokens;
+    const std::string path =
+        (std::filesystem::temp_directory_path() / "hone_trainer_adapter.gguf").string();
+    ASSERT_TRUE(engine::write_adapter(path, adapter_of(*made.trained, *made.session),
+                                      made.session->source())
+                    .ok());
+    engine::SessionOptions how;
+    how.threads = 2;
+    how.compile.arithmetic = engine::Arithmetic::kFloat;
+    how.compile.lower.cache = kernels::CacheKind::kF32;
+    auto session = engine::Session::open(model, how);
+    ASSERT_TRUE(session.ok());
+    const auto adapter = engine::read_adapter(path, (*session)->source());
+    ASSERT_TRUE(adapter.ok()) << adapter.error().text();
+    ASSERT_TRUE((*session)->attach(*adapter).ok());
+    double loss = 0;
+    for (const Example& example : made.examples) {
+      const auto logits = testing_models::all_logits(**session, example.tokens);
+      ASSERT_TRUE(logits.ok()) << logits.error().text();
+      for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+        const float* row = logits->data() + i * kVocabulary;
+        double sum = 0;
+        for (int v = 0; v < kVocabulary; ++v) sum += std::exp(static_cast<double>(row[v]));
+        loss += std::log(sum) - row[example.tokens[i + 1]];
+      }
+    }
+    loss /= kExamples * (kLength - 1);
+    EXPECT_NEAR(loss, *expected, 1e-4) << method;
+    std::filesystem::remove(path);
+  }
+}
+
+TEST(Trainer, DropoutIsDrawnBySeedAndStep) {
+  const MethodOptions method{"lora", "all", 4, 8, 1, 0.2};
+  auto one = setup(golden_folder("llama"), method, options_of("adamw", 1e-3));
+  auto two = setup(golden_folder("llama"), method, options_of("adamw", 1e-3));
+  TrainerOptions other = options_of("adamw", 1e-3);
+  other.seed = 2;
+  auto three = setup(golden_folder("llama"), method, other);
+  losses(*one.trainer, 4);
+  losses(*two.trainer, 4);
+  losses(*three.trainer, 4);
+  EXPECT_EQ(one.trainer->hash(), two.trainer->hash());
+  EXPECT_NE(one.trainer->hash(), three.trainer->hash());
 }
 
 class EveryRule : public testing::TestWithParam<const optim::UpdateRule*> {};

@@ -4,7 +4,7 @@
 
 Every step sees all EXAMPLES sequences, drawn by the formula of `example`; the loss is the mean over
 all their next-token targets in float32, before the step's update. Weights are those of the folder;
-LoRA (PEFT, rank 4, alpha 8, all linear layers) begins with A by `first_a` and B zero.
+LoRA and DoRA (PEFT, rank 4, alpha 8, all linear layers) begins with A by `first_a` and B zero.
 AdamW is torch's; Lion is its paper's update (Chen et al. 2023, algorithm 2), which torch lacks.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -81,20 +81,22 @@ def curve(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[floa
 
 
 def main() -> None:
-    """Runs the three curves."""
+    """Runs the curves."""
     curves = {}
     model = load()
     curves["adamw"] = curve(model, torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0))
     model = load()
     curves["lion"] = curve(model, Lion(model.parameters(), 5e-4, (0.9, 0.99)))
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = get_peft_model(load(), LoraConfig(r=4, lora_alpha=8, target_modules=names))
-    adapted.eval()
-    for name, parameter in adapted.named_parameters():
-        if "lora_A" in name:
-            parameter.data.copy_(first_a(*parameter.shape))
-    trained = [p for p in adapted.parameters() if p.requires_grad]
-    curves["lora"] = curve(adapted, torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0))
+    for form in ("lora", "dora"):
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=names, use_dora=form == "dora")
+        adapted = get_peft_model(load(), config)
+        adapted.eval()
+        for name, parameter in adapted.named_parameters():
+            if "lora_A" in name:
+                parameter.data.copy_(first_a(*parameter.shape))
+        trained = [p for p in adapted.parameters() if p.requires_grad]
+        curves[form] = curve(adapted, torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0))
     (HERE / "curves.json").write_text(json.dumps(curves, indent=1) + "\n", "utf-8")
 
 
