@@ -73,20 +73,20 @@ Result<RecipeReport> run(const RecipeContext& context) {
   auto lion = walk(problem, "kappa=l1", 20, rate, decay, steps);
   if (!lion) return lion.error();
   const optim::Box box = optim::box_of(lion->x, decay);
-  report.rows.push_back({"outside of the box max|x| shrinks like (1 - rate decay)^t",
-                         "bound holds (Theorem)",
-                         fmt::format("above the bound by {:.2e} at most", lion->envelope_error),
-                         lion->envelope_error < 0.01 ? "reproduced" : "not reproduced"});
-  report.rows.push_back({"l1 (Lion): max|x| at the end", "<= 1/decay = 2", norm_text(box.largest),
-                         box.largest <= 1 / decay + rate ? "reproduced" : "not reproduced"});
+  report.rows.push_back(
+      checked("outside of the box max|x| shrinks like (1 - rate decay)^t", "bound holds (Theorem)",
+              fmt::format("above the bound by {:.2e} at most", lion->envelope_error),
+              lion->envelope_error < 0.01));
+  report.rows.push_back(checked("l1 (Lion): max|x| at the end", "<= 1/decay = 2",
+                                norm_text(box.largest), box.largest <= 1 / decay + rate));
   // The constrained minimum is the centre put into the box, element by element.
   double error = 0;
   for (std::size_t i = 0; i < lion->x.size(); ++i) {
     const double best = std::clamp(problem.centre[i], -1 / decay, 1 / decay);
     error = std::max(error, std::abs(lion->x[i] - best));
   }
-  report.rows.push_back({"l1: distance to the minimum inside of the box", "0 (up to the rate)",
-                         norm_text(error), error < 20 * rate ? "reproduced" : "not reproduced"});
+  report.rows.push_back(checked("l1: distance to the minimum inside of the box",
+                                "0 (up to the rate)", norm_text(error), error < 20 * rate));
 
   auto l2 = walk(problem, "kappa=l2", 20, rate, decay, steps);
   if (!l2) return l2.error();
@@ -94,15 +94,15 @@ Result<RecipeReport> run(const RecipeContext& context) {
   for (const float value : l2->x) squares += double{value} * double{value};
   // With `size` scaled, grad kappa is sqrt(N) u / |u|: the ball has that radius / decay.
   const double radius = std::sqrt(static_cast<double>(kSize)) / decay;
-  report.rows.push_back({"l2: norm of x at the end", fmt::format("<= {:.2f}", radius),
-                         norm_text(std::sqrt(squares)),
-                         std::sqrt(squares) <= radius * 1.01 ? "reproduced" : "not reproduced"});
+  report.rows.push_back(checked("l2: norm of x at the end", fmt::format("<= {:.2f}", radius),
+                                norm_text(std::sqrt(squares)),
+                                std::sqrt(squares) <= radius * 1.01));
 
   auto huber = walk(problem, "kappa=huber,e=1e-12", 20, rate, decay, steps);
   if (!huber) return huber.error();
-  report.rows.push_back({"huber with e -> 0 is Lion", "the same steps",
-                         huber->x == lion->x ? "the same bits" : "other bits",
-                         huber->x == lion->x ? "reproduced" : "not reproduced"});
+  report.rows.push_back(checked("huber with e -> 0 is Lion", "the same steps",
+                                huber->x == lion->x ? "the same bits" : "other bits",
+                                huber->x == lion->x));
 
   auto free = walk(problem, "kappa=l1", 0, rate, 0, steps);
   if (!free) return free.error();

@@ -2,26 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 
 #include "base/system.h"
+#include "base/timing.h"
 #include "recipes/recipe.h"
 #include "tune/setup.h"
 
 namespace hone::recipes {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values.empty() ? 0 : values[values.size() / 2];
-}
 
 engine::SessionOptions session_options(const RecipeContext& context) {
   engine::SessionOptions how;
@@ -48,11 +38,11 @@ Status run_steps(tune::TrainingSetup& setup, int count) {
 Result<double> seconds_of_relowering(const RecipeContext& context) {
   std::vector<double> seconds;
   for (int i = 0; i < 3; ++i) {
-    const double begin = now();
+    const double begin = seconds_now();
     auto session = engine::Session::open(context.model, session_options(context));
     if (!session) return session.error();
     HONE_RETURN_IF_ERROR((*session)->prepare(64, 2, 2));
-    seconds.push_back(now() - begin);
+    seconds.push_back(seconds_now() - begin);
   }
   return median(seconds);
 }
@@ -62,9 +52,9 @@ Result<double> seconds_of_patching(engine::Session& session) {
   HONE_RETURN_IF_ERROR(session.prepare(64, 2, 2));
   std::vector<double> seconds;
   for (int i = 0; i < 9 && tensor != nullptr; ++i) {
-    const double begin = now();
+    const double begin = seconds_now();
     HONE_RETURN_IF_ERROR(session.weights().patch(tensor->name, tensor->data));
-    seconds.push_back(now() - begin);
+    seconds.push_back(seconds_now() - begin);
   }
   return median(seconds);
 }
@@ -111,14 +101,13 @@ Result<RecipeReport> run(const RecipeContext& context) {
     if (i % 100 == 0) context.tell(fmt::format("step {} of {}: loss {:.4f}", i, steps, step->loss));
   }
   const std::int64_t grown = resident_memory().current - resident_early;
-  report.rows.push_back({fmt::format("losses that are not finite in {} steps", steps), "0 of 1000",
-                         fmt::format("{}", broken), broken == 0 ? "reproduced" : "not reproduced"});
+  report.rows.push_back(checked(fmt::format("losses that are not finite in {} steps", steps),
+                                "0 of 1000", fmt::format("{}", broken), broken == 0));
   const std::int64_t later = tuning->trainer->compiled_programs() - compiled_first;
-  report.rows.push_back({"programs compiled after the first step", "0", fmt::format("{}", later),
-                         later == 0 ? "reproduced" : "not reproduced"});
-  report.rows.push_back({"memory gained in the last three quarters of the run", "stable",
-                         fmt::format("{} kB", grown / 1024),
-                         grown < (4 << 20) ? "reproduced" : "not reproduced"});
+  report.rows.push_back(
+      checked("programs compiled after the first step", "0", fmt::format("{}", later), later == 0));
+  report.rows.push_back(checked("memory gained in the last three quarters of the run", "stable",
+                                fmt::format("{} kB", grown / 1024), grown < (4 << 20)));
 
   const auto whole = seconds_of_relowering(context);
   if (!whole) return whole.error();
@@ -136,9 +125,8 @@ Result<RecipeReport> run(const RecipeContext& context) {
 
   const auto same = resumes_exactly(context, examples);
   if (!same) return same.error();
-  report.rows.push_back({"resumed run against one that did not stop", "25 of 25 resumed",
-                         *same ? "the same bits" : "other bits",
-                         *same ? "reproduced" : "not reproduced"});
+  report.rows.push_back(checked("resumed run against one that did not stop", "25 of 25 resumed",
+                                *same ? "the same bits" : "other bits", *same));
   report.notes.push_back(
       "Orion compiles for a neural engine, where a compilation takes seconds; here a program is "
       "compiled in milliseconds and packing the weights is what a full compile costs");
