@@ -171,6 +171,12 @@ Status answer_all(tune::Job& job, std::vector<Answered>& answers, bool after, Ou
     adapter.emplace(tune::adapter_of(job.trained(), session));
     HONE_RETURN_IF_ERROR(session.attach(*adapter));
   }
+  if (after && !adapter) {
+    // What answered before has packed copies of what was trained since.
+    for (const tune::TrainedTensor& tensor : job.trained().tensors) {
+      HONE_RETURN_IF_ERROR(session.weights().changed(tensor.name));
+    }
+  }
   session.weights_changed();
   output.note(after ? "answering again" : "answering before");
   for (Answered& each : answers) {

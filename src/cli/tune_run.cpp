@@ -68,6 +68,13 @@ class TuneRun {
                    "hone tune " + options_.job.model + " --data examples.jsonl"};
     }
     options_.job.seed = static_cast<std::uint64_t>(options_.seed);
+    // Records and checkpoints are read from other folders, too.
+    for (std::string* path : {&options_.job.model, &options_.job.data, &options_.job.validation}) {
+      std::error_code absent;
+      if (!path->empty() && std::filesystem::exists(*path, absent)) {
+        *path = std::filesystem::absolute(*path, absent).string();
+      }
+    }
     if (!options_.memory.empty()) {
       const auto bytes = bytes_of_text(options_.memory);
       if (!bytes) return bytes.error().in("--memory");
@@ -138,8 +145,10 @@ class TuneRun {
     auto id = store_->begin(info);
     if (!id) return id.error();
     id_ = *id;
-    HONE_RETURN_IF_ERROR(store_->attach(id_, "output", options_.output));
-    return store_->attach(id_, "checkpoints", options_.checkpoints);
+    HONE_RETURN_IF_ERROR(
+        store_->attach(id_, "output", std::filesystem::absolute(options_.output).string()));
+    return store_->attach(id_, "checkpoints",
+                          std::filesystem::absolute(options_.checkpoints).string());
   }
 
   Status write_checkpoint(tune::CheckpointWriter& writer) {

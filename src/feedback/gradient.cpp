@@ -78,12 +78,14 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   if (!graph) return graph;
   graph = run_pass("sequences", *graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
-  if (graph) graph = passes::add_loss(*graph, options_.trains_output);
+  if (graph) graph = passes::add_loss(*graph, options_.trains_output && !options_.forward_only);
   const bool integer = options_.compile.arithmetic == engine::Arithmetic::kInteger;
   for (const char* name : {"fold", "integer", "cse"}) {
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
   }
-  if (graph && !options_.trained.empty()) {
+  if (graph && options_.forward_only) {
+    graph = passes::mark_writable(*graph, options_.trained);
+  } else if (graph) {
     graph = passes::add_gradients(*graph, {"loss", options_.trained});
   }
   for (const char* name : {"cse", "dce"}) {
@@ -98,7 +100,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
     const bool disabled = std::ranges::count(options_.compile.disabled, name) > 0;
     if (graph && !disabled) graph = run_pass(name, *graph);
   }
-  if (graph && options_.update) graph = passes::add_updates(*graph);
+  if (graph && options_.update && !options_.forward_only) graph = passes::add_updates(*graph);
   if (graph) graph = run_pass("dce", *graph);
   if (graph && options_.compile.verify) {
     const Status status = ir::verify(*graph);

@@ -44,6 +44,7 @@ struct GradientOptions {
   // Parameters by the names that they have after `adapt`, in the order of the gradients.
   std::vector<std::string> trained;
   bool trains_output = false;  // the output matrix is among them
+  bool forward_only = false;   // losses alone; what is trained may still change between runs
   // Bytes of activations kept for the backward part; what is over is made again.
   std::int64_t kept_bytes = INT64_MAX;
   cost::Machine machine;  // by whose limits costs are counted

@@ -31,9 +31,7 @@ Trainer::Trainer(engine::Session& session, Trained& trained, std::span<const Exa
       options_(std::move(options)),
       workspace_(std::make_shared<runtime::Workspace>()),
       gradient_(session, gradient_options(), workspace_),
-      forward_(session,
-               {options_.compile, trained.adapt_exactly, {}, false, INT64_MAX, {}, nullptr},
-               workspace_) {
+      forward_(session, forward_options(), workspace_) {
   for (const TrainedTensor& tensor : trained_.tensors) {
     const optim::Shape2 shape = as_matrix(tensor.shape);
     shapes_.push_back(shape);
@@ -77,6 +75,14 @@ feedback::GradientOptions Trainer::gradient_options() {
       };
     };
   }
+  return options;
+}
+
+feedback::GradientOptions Trainer::forward_options() {
+  feedback::GradientOptions options = gradient_options();
+  options.adapt = trained_.adapt_exactly;
+  options.forward_only = true;
+  options.update = nullptr;
   return options;
 }
 

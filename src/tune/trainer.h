@@ -90,6 +90,7 @@ class Trainer {
   std::vector<std::size_t> examples_of(std::int64_t step);
   std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples) const;
   feedback::GradientOptions gradient_options();
+  feedback::GradientOptions forward_options();
   Status accumulate(std::span<const Example* const> examples, StepReport& report);
   double norm_of_gradients();
   void update(float gradient_scale);

@@ -277,6 +277,22 @@ TEST(Trainer, NothingIsCompiledAfterTheFirstStep) {
   EXPECT_EQ(made.trainer->compiled_programs(), compiled);
 }
 
+// Scoring sees what was trained, not a copy of what was there before.
+TEST(Trainer, ScoresWhatWasTrained) {
+  for (const char* method : {"full", "head", "lora"}) {
+    auto made = setup(golden_folder("llama"), {method, "all", 4, 8, 1}, options_of("adamw", 2e-3));
+    ASSERT_NE(made.trainer, nullptr);
+    const auto before = made.trainer->evaluate(made.examples);
+    ASSERT_TRUE(before.ok());
+    const auto found = losses(*made.trainer, 6);
+    EXPECT_NEAR(*before, found.front(), 1e-5) << method;
+    const auto after = made.trainer->evaluate(made.examples);
+    ASSERT_TRUE(after.ok());
+    const auto next = losses(*made.trainer, 1);
+    EXPECT_NEAR(*after, next.front(), 1e-5) << method;
+  }
+}
+
 TEST(Trainer, RefusesWhatTrainsNothing) {
   engine::SessionOptions how;
   how.context = 32;
