@@ -20,6 +20,7 @@ using engine::SessionOptions;
 SessionOptions exact(std::vector<std::string> first) {
   SessionOptions options;
   options.threads = 2;
+  options.budget = 512;  // for several sequences, each in pages of its own
   options.compile.verify = true;
   options.compile.arithmetic = engine::Arithmetic::kFloat;
   options.compile.lower.cache = kernels::CacheKind::kF32;

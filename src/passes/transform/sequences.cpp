@@ -13,30 +13,26 @@ struct Written {
   ir::ValueId keys, values;
 };
 
-bool writes(const ir::Operation& operation) {
-  return operation.is("cache_write") || operation.is("rope_write");
+// Whether the new form no longer reads an operand: states, slots, positions of queries, pages.
+bool forgets(const ir::Operation& operation, std::size_t operand) {
+  if (operation.is("cache_write")) return operand == 0 || operand == 3;
+  if (operation.is("rope_write")) return operand == 4 || operand == 5;
+  return operation.is("attention") && (operand == 1 || operand == 2 || operand == 4);
 }
 
-// An operation that the pass replaces; what it alone reads (slots, pages) goes with it.
-bool is_replaced(const ir::Operation& operation) {
-  return operation.is("cache") || operation.is("attention") || writes(operation);
-}
-
-// Inputs that only replaced operations read.
+// Inputs that only forgotten operands read.
 std::vector<bool> idle_inputs(const ir::Graph& graph) {
   std::vector<bool> read(graph.values.size(), false);
-  std::vector<bool> dropped(graph.values.size(), false);
+  std::vector<bool> forgotten(graph.values.size(), false);
   for (const ir::Operation& operation : graph.operations) {
-    for (const ir::ValueId id : operation.operands) {
-      auto& list = is_replaced(operation) ? dropped : read;
-      list[static_cast<std::size_t>(id)] = true;
+    for (std::size_t i = 0; i < operation.operands.size(); ++i) {
+      (forgets(operation, i) ? forgotten : read)[static_cast<std::size_t>(operation.operands[i])] =
+          true;
     }
-    // Offsets are read again.
-    if (operation.is("attention")) read[static_cast<std::size_t>(operation.operands[3])] = true;
   }
   for (const ir::ValueId id : graph.outputs) read[static_cast<std::size_t>(id)] = true;
-  for (std::size_t i = 0; i < read.size(); ++i) dropped[i] = dropped[i] && !read[i];
-  return dropped;
+  for (std::size_t i = 0; i < read.size(); ++i) forgotten[i] = forgotten[i] && !read[i];
+  return forgotten;
 }
 
 Error unknown_state(const ir::Operation& operation) {
