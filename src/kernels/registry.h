@@ -9,6 +9,7 @@
 
 #include "kernels/extended_sum.h"
 #include "kernels/matmul.h"
+#include "kernels/norm.h"
 #include "kernels/peak.h"
 #include "kernels/update.h"
 
