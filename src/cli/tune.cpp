@@ -48,6 +48,8 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "SIZE");
   arguments.choice("--arithmetic", job.arithmetic, {"int8", "float"},
                    "of forward products with quantized weights");
+  arguments.choice("--rounding", job.rounding, {"none", "bf16", "int8"},
+                   "of products with f32 weights, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
   arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});

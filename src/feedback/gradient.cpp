@@ -91,6 +91,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   for (const char* name : {"cse", "dce"}) {
     if (graph) graph = run_pass(name, *graph);
   }
+  if (graph && !options_.rounding.empty()) graph = run_pass(options_.rounding, *graph);
   passes::RecomputeOptions recompute;
   recompute.budget = options_.kept_bytes;
   recompute.machine = options_.machine;

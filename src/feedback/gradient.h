@@ -48,6 +48,9 @@ struct GradientOptions {
   // Bytes of activations kept for the backward part; what is over is made again.
   std::int64_t kept_bytes = INT64_MAX;
   cost::Machine machine;  // by whose limits costs are counted
+  // A pass by name, behind the gradients: how products with f32 weights round (passes/transform:
+  // bf16, quantize_training). Empty: none.
+  std::string rounding;
   // Parameters step inside of the program; no gradients come out.
   std::function<passes::UpdateFunction(std::string_view name)> update;
 };

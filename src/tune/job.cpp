@@ -41,6 +41,7 @@ void each_option(Options& o, Visit visit) {
   visit("memory", o.memory);
   visit("threads", o.threads);
   visit("arithmetic", o.arithmetic);
+  visit("rounding", o.rounding);
   visit("update_inside", o.update_inside);
 }
 
@@ -158,6 +159,9 @@ Status Job::load() {
   trainer_options_.batch = options_.batch;
   trainer_options_.seed = options_.seed;
   trainer_options_.update_inside = options_.update_inside;
+  trainer_options_.rounding = options_.rounding == "bf16"   ? "bf16"
+                              : options_.rounding == "int8" ? "quantize_training"
+                                                            : "";
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
   return fit_memory();

@@ -59,6 +59,7 @@ feedback::GradientOptions Trainer::gradient_options() {
   options.trains_output = trained_.trains_output;
   options.kept_bytes = options_.kept_bytes;
   options.machine = options_.machine;
+  options.rounding = options_.rounding;
   if (options_.update_inside) {
     std::map<std::string, std::size_t, std::less<>> index;
     for (std::size_t i = 0; i < trained_.tensors.size(); ++i) index[trained_.tensors[i].name] = i;

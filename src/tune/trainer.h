@@ -30,6 +30,7 @@ struct TrainerOptions {
   std::uint64_t seed = 1;            // of the order of the examples
   bool update_inside = false;  // each parameter steps as soon as its gradient is there; no clipping
   std::int64_t kept_bytes = INT64_MAX;  // of activations (feedback::GradientOptions)
+  std::string rounding;                 // a pass (feedback::GradientOptions)
   cost::Machine machine;                // limits, for estimates of time
   engine::CompileOptions compile;
 };
