@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -42,6 +43,12 @@ struct RecipeRow {
   std::string measured;
   std::string verdict;
 };
+
+// A row whose verdict is only whether the claim held here.
+inline RecipeRow checked(std::string what, std::string published, std::string measured, bool held) {
+  return {std::move(what), std::move(published), std::move(measured),
+          held ? "reproduced" : "not reproduced"};
+}
 
 struct RecipeReport {
   std::vector<RecipeRow> rows;

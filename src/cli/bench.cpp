@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/human.h"
 #include "base/system.h"
+#include "base/timing.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_tune.h"
 #include "cli/model_options.h"
@@ -47,16 +47,6 @@ void declare(Options& options, Arguments& arguments) {
   arguments.flag("--profile", options.profile, "show the time of each kind of step");
 }
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 struct Measured {
   std::vector<double> prefill, decode;  // tokens a second, all sequences together
   double weight_bytes = 0;              // that a decode step reads
@@ -85,7 +75,7 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
              Measured& measured) {
   const std::int64_t vocabulary = session.config().vocabulary;
   std::vector<engine::SequenceId> sequences;
-  double start = now();
+  double start = seconds_now();
   for (std::int64_t s = 0; s < options.sequences; ++s) {
     sequences.push_back(session.begin());
     const auto prompt = some_tokens(options.prompt, vocabulary, seed * 1000 + s);
@@ -93,8 +83,8 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
     if (!logits) return logits.error();
   }
   const auto total = static_cast<double>(options.prompt * options.sequences);
-  measured.prefill.push_back(total / (now() - start));
-  start = now();
+  measured.prefill.push_back(total / (seconds_now() - start));
+  start = seconds_now();
   for (std::int64_t i = 0; i < options.generate; ++i) {
     const auto tokens = some_tokens(options.sequences, vocabulary, seed * 7919 + i);
     std::vector<engine::Request> requests;
@@ -105,7 +95,7 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
     if (!logits) return logits.error();
   }
   const auto decoded = static_cast<double>(options.generate * options.sequences);
-  measured.decode.push_back(decoded / (now() - start));
+  measured.decode.push_back(decoded / (seconds_now() - start));
   for (const engine::SequenceId id : sequences) session.end(id);
   return {};
 }
@@ -151,7 +141,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   const std::int64_t each = options.prompt + options.generate + kernels::kPageTokens;
   how.budget = each * options.sequences;
   Measured measured;
-  const double start = now();
+  const double start = seconds_now();
   auto session = open_session(options.model, how);
   if (!session) return session.error();
   if (each > (*session)->context()) {
@@ -165,7 +155,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   const engine::SequenceId first = (*session)->begin();
   auto logits = (*session)->prefill(first, some_tokens(16, (*session)->config().vocabulary, 1));
   if (!logits) return logits.error();
-  measured.first_token_seconds = now() - start;
+  measured.first_token_seconds = seconds_now() - start;
   (*session)->end(first);
   HONE_RETURN_IF_ERROR(count_work(**session, options, measured));
   Measured warm_up;
@@ -243,29 +233,29 @@ Status patch_model(const Options& options, Output& output) {
   engine::SessionOptions how = session_options(options.model);
   std::vector<double> full, graph_only, all, one;
   for (std::int64_t i = 0; i < options.repeat; ++i) {
-    double start = now();
+    double start = seconds_now();
     auto session = open_session(options.model, how);
     if (!session) return session.error();
     HONE_RETURN_IF_ERROR((*session)->prepare(1, 1, 1));
-    full.push_back(now() - start);
+    full.push_back(seconds_now() - start);
     const std::int64_t compiled = (*session)->compiled_programs();
-    start = now();
+    start = seconds_now();
     for (const formats::TensorRecord& tensor : (*session)->source().tensors()) {
       HONE_RETURN_IF_ERROR((*session)->weights().patch(tensor.name, tensor.data));
     }
-    all.push_back(now() - start);
+    all.push_back(seconds_now() - start);
     const formats::TensorRecord* down = (*session)->source().find("blk.0.ffn_down.weight");
     if (down != nullptr) {
-      start = now();
+      start = seconds_now();
       HONE_RETURN_IF_ERROR((*session)->weights().patch(down->name, down->data));
-      one.push_back(now() - start);
+      one.push_back(seconds_now() - start);
     }
-    start = now();
+    start = seconds_now();
     auto graph = (*session)->build_graph({2, 1, 8, 1});
     if (!graph) return graph.error();
     auto program = engine::compile(*std::move(graph), (*session)->options().compile);
     if (!program) return program.error();
-    graph_only.push_back(now() - start);
+    graph_only.push_back(seconds_now() - start);
     HONE_RETURN_IF_ERROR((*session)->prepare(1, 1, 1));
     if ((*session)->compiled_programs() != compiled) {
       return Error{ErrorCode::kInternal, "patching weights compiled a program", "", "", "", ""};

@@ -8,29 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/human.h"
-#include "base/random.h"
 #include "base/system.h"
 #include "cli/tune_report.h"
 #include "engine/limits.h"
-#include "tune/trainer.h"
+#include "tune/setup.h"
 
 namespace hone::cli {
 namespace {
-
-std::vector<tune::Example> random_examples(const TuneBench& options, std::int64_t vocabulary) {
-  Random random(1);
-  std::vector<tune::Example> examples;
-  for (std::int64_t i = 0; i < options.batch; ++i) {
-    tune::Example example;
-    for (std::int64_t j = 0; j < options.length; ++j) {
-      example.tokens.push_back(
-          static_cast<formats::TokenId>(random.below(static_cast<std::uint32_t>(vocabulary))));
-      example.learn.push_back(j > 0 ? 1 : 0);
-    }
-    examples.push_back(std::move(example));
-  }
-  return examples;
-}
 
 struct Steps {
   std::vector<double> seconds;
@@ -62,7 +46,8 @@ Result<Steps> run_steps(tune::Trainer& trainer, std::span<const tune::Example> e
 }  // namespace
 
 void declare_tune_bench(TuneBench& options, Arguments& arguments) {
-  arguments.choice("--method", options.method, {"lora", "pooled", "full", "head", "forward"},
+  arguments.choice("--method", options.method,
+                   {"lora", "pooled", "dora", "full", "head", "forward"},
                    "what is trained, for tune");
   arguments.option("--optimizer", options.optimizer, "update rule, for tune", "NAME");
   arguments.option("--batch", options.batch, "sequences a step, for tune", Integers{1, 4096});
@@ -105,7 +90,8 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
     if (!bytes) return bytes.error().in("--memory");
     trainer_options.kept_bytes = *bytes;
   }
-  const auto examples = random_examples(options, (*session)->config().vocabulary);
+  const auto examples =
+      tune::random_examples(options.batch, options.length, (*session)->config().vocabulary, 1);
   auto trainer = tune::Trainer::create(**session, *trained, examples, trainer_options);
   if (!trainer) return trainer.error();
   auto plan = (*trainer)->plan();

@@ -38,6 +38,8 @@ std::vector<std::string_view> type_names() {
 
 void declare(Options& options, Arguments& arguments) {
   options.model.context = 256;
+  // What is measured is the weights, without the roundings of int8 activations.
+  options.model.arithmetic = "float";
   declare_model(options.model, arguments);
   arguments.option("-o,--output", options.output, "the GGUF file to write", "FILE");
   arguments.choice("--type", options.type, type_names(),

@@ -167,10 +167,15 @@ Result<std::vector<Answered>> read_questions(const std::string& path) {
 Status answer_all(tune::Job& job, std::vector<Answered>& answers, bool after, Output& output) {
   engine::Session& session = job.session();
   std::optional<formats::Adapter> adapter;
-  const std::string& method = job.options().method.method;
-  if (after && (method == "lora" || method == "pooled")) {
+  if (after && tune::trains_adapter(job.options().method.method)) {
     adapter.emplace(tune::adapter_of(job.trained(), session));
     HONE_RETURN_IF_ERROR(session.attach(*adapter));
+  }
+  if (after && !adapter) {
+    // What answered before has packed copies of what was trained since.
+    for (const tune::TrainedTensor& tensor : job.trained().tensors) {
+      HONE_RETURN_IF_ERROR(session.weights().changed(tensor.name));
+    }
   }
   session.weights_changed();
   output.note(after ? "answering again" : "answering before");
@@ -224,8 +229,7 @@ Json answers_document(const std::vector<Answered>& answers) {
 }
 
 Status save_result(tune::Job& job, const std::string& path, Output&) {
-  const std::string& method = job.options().method.method;
-  if (method == "lora" || method == "pooled") {
+  if (tune::trains_adapter(job.options().method.method)) {
     return engine::write_adapter(path, tune::adapter_of(job.trained(), job.session()),
                                  job.session().source());
   }

@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <optional>
 
 #include "engine/tensor_change.h"
 #include "formats/adapter_peft.h"
+#include "quant/codec.h"
 
 namespace hone::engine {
 namespace {
@@ -45,13 +47,17 @@ Result<HeadCounts> heads_of(const ModelSource& model, const models::Family& fami
 Status change_rows(AdapterWeight& weight, Change change, const HeadCounts& heads,
                    bool to_gguf_rows) {
   if (change != Change::kRopeQuery && change != Change::kRopeKey) return {};
-  const std::int64_t shape[] = {weight.outputs, weight.rank};
-  const auto bytes = std::as_bytes(std::span(weight.b));
-  auto changed = to_gguf_rows ? to_gguf(change, DType::kF32, shape, bytes, heads)
-                              : to_hugging_face(change, DType::kF32, shape, bytes, heads);
-  if (!changed) return changed.error();
-  std::memcpy(weight.b.data(), changed->data.data(), changed->data.size());
-  return {};
+  const auto permute = [&](std::vector<float>& values, std::int64_t columns) -> Status {
+    const std::int64_t shape[] = {weight.outputs, columns};
+    const auto bytes = std::as_bytes(std::span(values));
+    auto changed = to_gguf_rows ? to_gguf(change, DType::kF32, shape, bytes, heads)
+                                : to_hugging_face(change, DType::kF32, shape, bytes, heads);
+    if (!changed) return changed.error();
+    std::memcpy(values.data(), changed->data.data(), changed->data.size());
+    return {};
+  };
+  HONE_RETURN_IF_ERROR(permute(weight.b, weight.rank));
+  return weight.magnitude.empty() ? Status{} : permute(weight.magnitude, 1);
 }
 
 // Some adapters leave out the outermost module of the model.
@@ -194,9 +200,41 @@ Status write_adapter(const std::string& path, const Adapter& adapter, const Mode
 passes::LoraOptions lora_options(const Adapter& adapter) {
   passes::LoraOptions options;
   options.form = adapter.kind == AdapterKind::kPooled ? passes::AdapterForm::kPooled
+                 : adapter.kind == AdapterKind::kDora ? passes::AdapterForm::kDora
                                                       : passes::AdapterForm::kLora;
+  options.fixed_gain = true;
   for (const auto& [name, weight] : adapter.weights) options.ranks.emplace(name, weight.rank);
   return options;
+}
+
+Result<std::vector<float>> dora_gain(const std::string& name, const AdapterWeight& weight,
+                                     double scale, const ModelSource& model) {
+  const formats::TensorRecord* tensor = model.find(name);
+  const quant::Codec* codec = tensor != nullptr ? quant::find_codec(tensor->dtype) : nullptr;
+  if (codec == nullptr) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("the weight '{}' has a type that cannot be decoded", name),
+                 model.path(),
+                 "",
+                 "",
+                 ""};
+  }
+  const auto columns = static_cast<std::size_t>(weight.inputs);
+  const auto rank = static_cast<std::size_t>(weight.rank);
+  const auto row_bytes = static_cast<std::size_t>(dtype_bytes(tensor->dtype, weight.inputs));
+  std::vector<float> row(columns), gain;
+  for (std::size_t r = 0; r < static_cast<std::size_t>(weight.outputs); ++r) {
+    codec->decode(tensor->data.subspan(r * row_bytes, row_bytes), row);
+    for (std::size_t i = 0; i < rank; ++i) {
+      const float factor = static_cast<float>(scale) * weight.b[r * rank + i];
+      for (std::size_t k = 0; k < columns; ++k) row[k] += factor * weight.a[i * columns + k];
+    }
+    double squares = 0;
+    for (const float value : row) squares += double{value} * double{value};
+    const double norm = std::sqrt(squares);
+    gain.push_back(norm > 0 ? static_cast<float>(double{weight.magnitude[r]} / norm) : 0.0F);
+  }
+  return gain;
 }
 
 std::string hugging_face_weight(const ModelSource& model, std::string_view gguf) {

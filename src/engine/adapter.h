@@ -29,6 +29,10 @@ Status write_adapter(const std::string& path, const formats::Adapter& adapter,
 // The pass that runs it. The scale is not in it: Session::attach puts it into B.
 passes::LoraOptions lora_options(const formats::Adapter& adapter);
 
+// What DoRA multiplies every output of a weight by: magnitude / |row of W + scale * B A|. (R)
+Result<std::vector<float>> dora_gain(const std::string& name, const formats::AdapterWeight& weight,
+                                     double scale, const ModelSource& model);
+
 // Weights of the model that words address, in the model's order. Comma-separated:
 //   q k v o gate up down qkv     of every layer
 //   attn mlp all                 those of attention, of the feed-forward part, both

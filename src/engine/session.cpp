@@ -124,6 +124,13 @@ Status Session::attach(const formats::Adapter& adapter, double strength) {
                              std::as_bytes(std::span(is_a ? weight.a : b)));
       if (!added) return added.error();
     }
+    if (adapter.kind != formats::AdapterKind::kDora) continue;
+    const auto gain = dora_gain(name, weight, scale, source_);
+    if (!gain) return gain.error();
+    const auto added =
+        weights_.add_owned(passes::lora_gain_name(name), ir::tensor_type({weight.outputs}),
+                           std::as_bytes(std::span(*gain)));
+    if (!added) return added.error();
   }
   adapter_ = lora_options(adapter);
   adapter_form_ = formats::adapter_kind_name(adapter.kind);

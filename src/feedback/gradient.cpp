@@ -66,8 +66,9 @@ void TokenBatch::add(std::span<const std::int32_t> sequence, std::span<const std
   offsets.push_back(static_cast<std::int32_t>(tokens.size()));
 }
 
-Gradient::Gradient(engine::Session& session, GradientOptions options)
-    : session_(session), options_(std::move(options)) {
+Gradient::Gradient(engine::Session& session, GradientOptions options,
+                   std::shared_ptr<runtime::Workspace> workspace)
+    : session_(session), options_(std::move(options)), workspace_(std::move(workspace)) {
   options_.compile.lower.threads = session_.pool().size();
   options_.compile.lower.update = options_.update;
 }
@@ -77,12 +78,14 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   if (!graph) return graph;
   graph = run_pass("sequences", *graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
-  if (graph) graph = passes::add_loss(*graph, options_.trains_output);
+  if (graph) graph = passes::add_loss(*graph, options_.trains_output && !options_.forward_only);
   const bool integer = options_.compile.arithmetic == engine::Arithmetic::kInteger;
   for (const char* name : {"fold", "integer", "cse"}) {
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
   }
-  if (graph && !options_.trained.empty()) {
+  if (graph && options_.forward_only) {
+    graph = passes::mark_writable(*graph, options_.trained);
+  } else if (graph) {
     graph = passes::add_gradients(*graph, {"loss", options_.trained});
   }
   for (const char* name : {"cse", "dce"}) {
@@ -98,7 +101,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
     const bool disabled = std::ranges::count(options_.compile.disabled, name) > 0;
     if (graph && !disabled) graph = run_pass(name, *graph);
   }
-  if (graph && options_.update) graph = passes::add_updates(*graph);
+  if (graph && options_.update && !options_.forward_only) graph = passes::add_updates(*graph);
   if (graph) graph = run_pass("dce", *graph);
   if (graph && options_.compile.verify) {
     const Status status = ir::verify(*graph);
@@ -187,16 +190,17 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                      : slot.name == "rows"      ? bytes_of(whole.rows)
                      : slot.name == "targets"   ? bytes_of(whole.targets)
                      : slot.name == "weights"   ? bytes_of(whole.weights)
+                     : slot.name == "draws"     ? std::as_bytes(std::span(whole.draws))
                      : slot.name == "slots"     ? bytes_of(slots)
                                                 : bytes_of(pages));
   }
-  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), workspace_,
+  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
                    profile_ ? &bound.profile : nullptr);
   Outcome outcome;
-  for (const float loss : runtime::output(program, workspace_, 0)) outcome.loss += double{loss};
+  for (const float loss : runtime::output(program, *workspace_, 0)) outcome.loss += double{loss};
   outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
   for (std::size_t i = 1; i < program.outputs.size(); ++i) {
-    outcome.gradients.push_back(runtime::output(program, workspace_, i));
+    outcome.gradients.push_back(runtime::output(program, *workspace_, i));
   }
   return outcome;
 }

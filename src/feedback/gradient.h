@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -27,6 +28,8 @@ struct TokenBatch {
   std::vector<std::int32_t> rows;        // (M): the tokens that predict
   std::vector<std::int32_t> targets;     // (M): what follows them
   std::vector<float> weights;            // (M): of each loss in the sum
+  // Seed and step, for what is drawn by chance (dropout): the same numbers, the same draws.
+  std::array<std::int32_t, 2> draws{0, 0};
 
   // Adds a sequence; learn[i] tells whether tokens[i] is a target. `weight` is of each loss.
   void add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
@@ -41,6 +44,7 @@ struct GradientOptions {
   // Parameters by the names that they have after `adapt`, in the order of the gradients.
   std::vector<std::string> trained;
   bool trains_output = false;  // the output matrix is among them
+  bool forward_only = false;   // losses alone; what is trained may still change between runs
   // Bytes of activations kept for the backward part; what is over is made again.
   std::int64_t kept_bytes = INT64_MAX;
   cost::Machine machine;  // by whose limits costs are counted
@@ -62,8 +66,10 @@ struct GradientPlan {
 
 class Gradient {
  public:
-  // The session outlives it, and its weights hold every trained parameter.
-  Gradient(engine::Session& session, GradientOptions options);
+  // The session outlives it, and its weights hold every trained parameter. Several may share the
+  // memory that their runs take, as long as one runs at a time.
+  Gradient(engine::Session& session, GradientOptions options,
+           std::shared_ptr<runtime::Workspace> workspace = std::make_shared<runtime::Workspace>());
 
   struct Outcome {
     double loss = 0;                                // sum of weight * loss over the batch
@@ -77,7 +83,7 @@ class Gradient {
   Result<GradientPlan> plan(const TokenBatch& batch);
 
   std::int64_t compiled_programs() const { return compiled_; }
-  std::size_t workspace_bytes() const { return workspace_.capacity(); }
+  std::size_t workspace_bytes() const { return workspace_->capacity(); }
   const GradientOptions& options() const { return options_; }
   // The operations of a step by kind and their seconds, slowest first, of the runs since the last
   // call; empty unless `profile(true)` was called before.
@@ -98,7 +104,7 @@ class Gradient {
   engine::Session& session_;
   GradientOptions options_;
   std::list<Bound> programs_;  // most recently used first
-  runtime::Workspace workspace_;
+  std::shared_ptr<runtime::Workspace> workspace_;
   std::int64_t compiled_ = 0;
   bool profile_ = false;
 };

@@ -16,6 +16,7 @@ namespace hone::formats {
 enum class AdapterKind : std::uint8_t {
   kLora,    // W x + scale * B (A x): what llama.cpp and PEFT know
   kPooled,  // W x + scale * B (A pool(x)), pool = sums of 32 columns: hone's own
+  kDora,    // m * (W x + scale * B (A x)) / |row of W + scale * B A|: what PEFT calls use_dora
 };
 std::string_view adapter_kind_name(AdapterKind kind);
 
@@ -24,11 +25,12 @@ inline constexpr std::int64_t kPoolColumns = 32;
 
 // Of one weight (R, K). Row-major.
 struct AdapterWeight {
-  std::int64_t rank = 0;     // r
-  std::int64_t inputs = 0;   // columns of A: K, or K / 32 of a pooled adapter
-  std::int64_t outputs = 0;  // R
-  std::vector<float> a;      // (r, inputs)
-  std::vector<float> b;      // (R, r)
+  std::int64_t rank = 0;         // r
+  std::int64_t inputs = 0;       // columns of A: K, or K / 32 of a pooled adapter
+  std::int64_t outputs = 0;      // R
+  std::vector<float> a;          // (r, inputs)
+  std::vector<float> b;          // (R, r)
+  std::vector<float> magnitude;  // (R) of kDora; empty otherwise
 };
 
 struct Adapter {
@@ -51,7 +53,8 @@ Status check_adapter(const Adapter& adapter);
 
 // A GGUF file of general.type "adapter", as llama.cpp's converter writes them: adapter.type "lora",
 // adapter.lora.alpha, and pairs of tensors "<weight>.lora_a" (r, K) and "<weight>.lora_b" (R, r).
-// A pooled one has adapter.type "pooled", so that other readers refuse it. Errors: kUnsupported for
+// Pooled ones and DoRA (with a third tensor, "<weight>.lora_m" (R)) have their own adapter.type, so
+// that other readers refuse them. Errors: kUnsupported for
 // a model or an unknown kind of adapter, kCorrupt for pairs that are none.
 Result<Adapter> read_adapter_gguf(const std::string& path);
 Result<Adapter> adapter_of_gguf(const GgufFile& file, const std::string& path);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view kSuffixA = ".lora_a";
 constexpr std::string_view kSuffixB = ".lora_b";
+constexpr std::string_view kSuffixMagnitude = ".lora_m";
 
 Error broken(std::string what, std::string found, std::string expected) {
   return Error{ErrorCode::kCorrupt,
@@ -38,12 +39,13 @@ Status check_kind(const Metadata& metadata, Adapter& adapter) {
   const auto kind = metadata.text("adapter.type");
   if (!kind) return kind.error();
   const bool pooled = *kind == adapter_kind_name(AdapterKind::kPooled);
-  if (!pooled && *kind != adapter_kind_name(AdapterKind::kLora)) {
+  const bool dora = *kind == adapter_kind_name(AdapterKind::kDora);
+  if (!pooled && !dora && *kind != adapter_kind_name(AdapterKind::kLora)) {
     return Error{ErrorCode::kUnsupported, "this kind of adapter is not known",
                  "adapter.type",          printable(*kind),
-                 "lora or pooled",        ""};
+                 "lora, pooled or dora",  ""};
   }
-  adapter.kind = pooled ? AdapterKind::kPooled : AdapterKind::kLora;
+  adapter.kind = pooled ? AdapterKind::kPooled : dora ? AdapterKind::kDora : AdapterKind::kLora;
   if (pooled) {
     const auto columns = metadata.integer("adapter.pooled.columns");
     if (!columns) return columns.error();
@@ -62,14 +64,19 @@ Status check_kind(const Metadata& metadata, Adapter& adapter) {
   return {};
 }
 
-// The weight's name, and which of the two it is.
+// The weight's name, and which of its tensors it is.
 struct Part {
   std::string weight;
   bool is_a = false;
+  bool is_magnitude = false;
 };
 
 Result<Part> part_of(const TensorRecord& tensor) {
   const std::string_view name = tensor.name;
+  if (name.ends_with(kSuffixMagnitude) && name.size() > kSuffixMagnitude.size() &&
+      tensor.shape.size() == 1) {
+    return Part{std::string(name.substr(0, name.size() - kSuffixMagnitude.size())), false, true};
+  }
   const bool is_a = name.ends_with(kSuffixA);
   if ((!is_a && !name.ends_with(kSuffixB)) || name.size() <= kSuffixA.size()) {
     return broken(fmt::format("the adapter has a tensor '{}' that belongs to no pair",
@@ -80,7 +87,7 @@ Result<Part> part_of(const TensorRecord& tensor) {
     return broken(fmt::format("the adapter's tensor '{}' is no matrix", printable(tensor.name)),
                   shape_text(tensor.shape), "two dimensions");
   }
-  return Part{std::string(name.substr(0, name.size() - kSuffixA.size())), is_a};
+  return Part{std::string(name.substr(0, name.size() - kSuffixA.size())), is_a, false};
 }
 
 std::span<const std::byte> bytes_of(const std::vector<float>& values) {
@@ -90,13 +97,13 @@ std::span<const std::byte> bytes_of(const std::vector<float>& values) {
 }  // namespace
 
 std::string_view adapter_kind_name(AdapterKind kind) {
-  return kind == AdapterKind::kPooled ? "pooled" : "lora";
+  return kind == AdapterKind::kPooled ? "pooled" : kind == AdapterKind::kDora ? "dora" : "lora";
 }
 
 std::int64_t Adapter::parameters() const {
   std::int64_t sum = 0;
   for (const auto& [name, weight] : weights) {
-    sum += static_cast<std::int64_t>(weight.a.size() + weight.b.size());
+    sum += static_cast<std::int64_t>(weight.a.size() + weight.b.size() + weight.magnitude.size());
   }
   return sum;
 }
@@ -116,7 +123,14 @@ Status check_adapter(const Adapter& adapter) {
           fmt::format("rank {}, {} and {} numbers", weight.rank, weight.a.size(), weight.b.size()),
           "A (r, K) and B (R, r)");
     }
-    for (const auto* values : {&weight.a, &weight.b}) {
+    const std::size_t magnitudes =
+        adapter.kind == AdapterKind::kDora ? static_cast<std::size_t>(weight.outputs) : 0;
+    if (weight.magnitude.size() != magnitudes) {
+      return broken(fmt::format("the adapter's magnitudes for '{}' do not fit", printable(name)),
+                    fmt::format("{} numbers", weight.magnitude.size()),
+                    fmt::format("{}, one an output of DoRA", magnitudes));
+    }
+    for (const auto* values : {&weight.a, &weight.b, &weight.magnitude}) {
       const auto bad = std::ranges::find_if(*values, [](float v) { return !std::isfinite(v); });
       if (bad == values->end()) continue;
       return broken(fmt::format("the adapter for '{}' holds what is no number", printable(name)),
@@ -151,7 +165,9 @@ Result<Adapter> adapter_of_gguf(const GgufFile& file, const std::string& path) {
     auto values = quant::dequantize(tensor.dtype, tensor.data);
     if (!values) return values.error().in(path + ", " + printable(tensor.name));
     AdapterWeight& weight = adapter.weights[part->weight];
-    if (part->is_a) {
+    if (part->is_magnitude) {
+      weight.magnitude = *std::move(values);
+    } else if (part->is_a) {
       weight.rank = tensor.shape[0];
       weight.inputs = tensor.shape[1];
       weight.a = *std::move(values);
@@ -191,6 +207,12 @@ Status write_adapter_gguf(const std::string& path, const Adapter& adapter) {
                        DType::kF32,
                        {weight.outputs, weight.rank},
                        bytes_of(weight.b),
+                       nullptr});
+    if (weight.magnitude.empty()) continue;
+    tensors.push_back({name + std::string(kSuffixMagnitude),
+                       DType::kF32,
+                       {weight.outputs},
+                       bytes_of(weight.magnitude),
                        nullptr});
   }
   return write_gguf(path, metadata, tensors);

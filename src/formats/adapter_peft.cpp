@@ -66,7 +66,7 @@ Status refuse_unknown(const Json& root, const std::string& where) {
                where + ", peft_type", type == nullptr ? "" : type->dump(), "LORA");
   }
   // Each changes what is computed, or which weights take part.
-  for (const char* key : {"use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication",
+  for (const char* key : {"lora_bias", "use_qalora", "use_bdlora", "layer_replication",
                           "trainable_token_indices", "target_parameters", "alora_invocation_tokens",
                           "arrow_config", "kasa_config", "monteclora_config", "velora_config"}) {
     const Json* flag = find(root, key);
@@ -140,19 +140,24 @@ Result<Config> read_config(const std::string& path) {
 struct Part {
   std::string module;
   bool is_a = false;
+  bool is_magnitude = false;
 };
 
 // "base_model.model.<module>.lora_A.weight", in older files with the adapter's name before .weight.
 std::optional<Part> part_of(std::string_view name) {
   if (!name.starts_with(kPrefix)) return std::nullopt;
   name.remove_prefix(kPrefix.size());
+  constexpr std::string_view kMagnitude = ".lora_magnitude_vector";
+  if (const std::size_t at = name.rfind(kMagnitude); at != name.npos && at > 0) {
+    return Part{std::string(name.substr(0, at)), false, true};
+  }
   for (const std::string_view marker :
        {std::string_view(".lora_A."), std::string_view(".lora_B.")}) {
     const std::size_t at = name.rfind(marker);
     if (at == name.npos || at == 0) continue;
     const std::string_view rest = name.substr(at + marker.size());
     if (rest != "weight" && rest != "default.weight") continue;
-    return Part{std::string(name.substr(0, at)), marker == ".lora_A."};
+    return Part{std::string(name.substr(0, at)), marker == ".lora_A.", false};
   }
   return std::nullopt;
 }
@@ -213,7 +218,7 @@ Json config_of(const Adapter& adapter, const PeftWriteOptions& options) {
               {"inference_mode", true},
               {"init_lora_weights", true},
               {"modules_to_save", nullptr},
-              {"use_dora", false},
+              {"use_dora", adapter.kind == AdapterKind::kDora},
               {"use_rslora", false},
               {"rank_pattern", ranks},
               {"alpha_pattern", alphas},
@@ -248,14 +253,18 @@ Result<Adapter> read_adapter_peft(const std::string& folder) {
                  tensor.name, "base_model.model.<module>.lora_A.weight and lora_B.weight",
                  "merge it with PEFT and convert the model");
     }
-    if (tensor.shape.size() != 2 || tensor.elements() <= 0) {
-      return bad(ErrorCode::kCorrupt, "a tensor of the adapter is no matrix",
-                 path + ", " + printable(tensor.name), shape_text(tensor.shape), "two dimensions");
+    if (tensor.shape.size() != (part->is_magnitude ? 1U : 2U) || tensor.elements() <= 0) {
+      return bad(ErrorCode::kCorrupt, "a tensor of the adapter has the wrong shape",
+                 path + ", " + printable(tensor.name), shape_text(tensor.shape),
+                 part->is_magnitude ? "one dimension" : "two dimensions");
     }
     auto values = quant::dequantize(tensor.dtype, tensor.data);
     if (!values) return values.error().in(path + ", " + printable(tensor.name));
     AdapterWeight& weight = adapter.weights[weight_name(part->module)];
-    if (part->is_a) {
+    if (part->is_magnitude) {
+      weight.magnitude = *std::move(values);
+      adapter.kind = AdapterKind::kDora;
+    } else if (part->is_a) {
       weight.rank = tensor.shape[0];
       weight.inputs = tensor.shape[1];
       weight.a = *std::move(values);
@@ -273,7 +282,7 @@ Result<Adapter> read_adapter_peft(const std::string& folder) {
 Status write_adapter_peft(const std::string& folder, const Adapter& adapter,
                           const PeftWriteOptions& options) {
   HONE_RETURN_IF_ERROR(check_adapter(adapter));
-  if (adapter.kind != AdapterKind::kLora) {
+  if (adapter.kind == AdapterKind::kPooled) {
     return bad(ErrorCode::kUnsupported, "PEFT does not know this kind of adapter", folder,
                std::string(adapter_kind_name(adapter.kind)), "lora",
                "merge it into the model: `hone merge`");
@@ -290,6 +299,12 @@ Status write_adapter_peft(const std::string& folder, const Adapter& adapter,
                        DType::kF32,
                        {weight.outputs, weight.rank},
                        std::as_bytes(std::span(weight.b)),
+                       nullptr});
+    if (weight.magnitude.empty()) continue;
+    tensors.push_back({module + ".lora_magnitude_vector",
+                       DType::kF32,
+                       {weight.outputs},
+                       std::as_bytes(std::span(weight.magnitude)),
                        nullptr});
   }
   HONE_RETURN_IF_ERROR(make_folder(folder));

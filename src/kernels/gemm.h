@@ -28,8 +28,9 @@ struct GemmMatrix {
 // B borders of shares lie at multiples of this, the columns of a unit of packed weights.
 inline constexpr std::int64_t kGemmGranule = 32;
 
-// What a call needs beside its operands: B's panel and A's sliver. Aligned to 64 bytes.
-inline constexpr std::size_t kGemmScratchBytes = std::size_t{320} << 10;
+// What a call needs beside its operands: a block of B's panels and of A's slivers. Aligned
+// to 64 bytes.
+inline constexpr std::size_t kGemmScratchBytes = std::size_t{384} << 10;
 
 struct GemmTask {
   std::int64_t rows = 0;     // M

@@ -107,15 +107,33 @@ inline void fill_block(const GemmTask& task, const PackedLayout* layout, const G
   }
 }
 
-// (rows, depth) of the transposed A into (depth, kTileRows).
-inline void pack_sliver(const GemmTask& task, std::int64_t first_row, std::int64_t rows,
-                        std::int64_t first_depth, std::int64_t depth, float* out) {
+// A transposed A is packed: slivers of (depth, kTileRows), some of them at a time, so that whole
+// cache lines of A's rows are read. Slivers are a line more than a multiple of a page apart: else
+// all of them would want the same few sets of the first-level cache. The last store of a sliver
+// reaches into that line.
+inline constexpr std::int64_t kPackedSlivers = 96 / kTileRows;
+inline constexpr std::int64_t kSliverFloats = kBlockDepth * kTileRows + 16;
+
+// `count` rows of A from `row` on: a sliver for each kTileRows of them.
+inline void pack_rows(const GemmTask& task, std::int64_t row, std::int64_t count,
+                      std::int64_t first_depth, std::int64_t depth, float* out) {
   const std::ptrdiff_t stride = static_cast<std::ptrdiff_t>(task.a_stride);
-  const float* from = task.a + first_depth * stride + first_row;
+  const float* from = task.a + first_depth * stride + row;
   for (std::int64_t d = 0; d < depth; ++d) {
-    for (std::int64_t row = 0; row < rows; ++row) out[row] = from[row];
+    float* to = out + d * kTileRows;
+    std::int64_t i = 0;
+#if !defined(HONE_ISA_SCALAR)
+    // Whole vectors: what is too much, the next depth overwrites.
+    static_assert(kTileRows <= static_cast<int>(kLanes));
+    for (; i + static_cast<std::int64_t>(kLanes) <= count; i += kTileRows, to += kSliverFloats) {
+      hn::StoreU(hn::LoadU(F32(), from + i), F32(), to);
+    }
+#endif
+    for (; i < count; i += kTileRows, to += kSliverFloats) {
+      const std::int64_t rest = std::min<std::int64_t>(kTileRows, count - i);
+      for (std::int64_t j = 0; j < rest; ++j) to[j] = from[i + j];
+    }
     from += stride;
-    out += kTileRows;
   }
 }
 
@@ -124,14 +142,14 @@ inline void pack_sliver(const GemmTask& task, std::int64_t first_row, std::int64
 void gemm_f32(const GemmTask& task) {
   float* const panels = reinterpret_cast<float*>(task.scratch.data());
   float* const packed = panels + kBlockDepth * kBlockColumns;
-  static_assert((kBlockDepth * (kBlockColumns + kTileRows)) * sizeof(float) <= kGemmScratchBytes);
+  static_assert((kBlockDepth * kBlockColumns + kPackedSlivers * kSliverFloats) * sizeof(float) <=
+                kGemmScratchBytes);
   const auto layout = task.b.packed ? packed_layout(task.b.dtype, task.b.rows, task.b.columns)
                                     : std::optional<PackedLayout>();
   const std::ptrdiff_t a_stride = static_cast<std::ptrdiff_t>(task.a_stride);
   const std::ptrdiff_t c_stride = static_cast<std::ptrdiff_t>(task.c_stride);
   const std::int64_t end_column = task.first_column + task.column_count;
   const std::int64_t end_row = task.first_row + task.row_count;
-  if (task.row_count <= 0) return;
   for (std::int64_t column = task.first_column; column < end_column; column += kBlockColumns) {
     const std::int64_t columns = std::min(kBlockColumns, end_column - column);
     for (std::int64_t k = 0; k < task.depth; k += kBlockDepth) {
@@ -148,8 +166,12 @@ void gemm_f32(const GemmTask& task) {
                       columns,
                       k == 0 && !task.accumulate};
         if (task.a_transposed) {
-          pack_sliver(task, row, rows, k, depth, packed);
-          sliver.a = packed;
+          const std::int64_t index = (row - task.first_row) / kTileRows % kPackedSlivers;
+          if (index == 0) {
+            const std::int64_t most = kPackedSlivers * kTileRows;
+            pack_rows(task, row, std::min(most, end_row - row), k, depth, packed);
+          }
+          sliver.a = packed + index * kSliverFloats;
           visit_sliver<kTileRows, false>(rows, sliver);
         } else {
           sliver.a = task.a + row * a_stride + k;

@@ -14,37 +14,71 @@ inline constexpr float kLog2E = 1.44269504F;
 
 HWY_INLINE std::size_t at(int index) { return static_cast<std::size_t>(index); }
 
-// scores[key][lane] of a panel of queries for the keys that it sees.
-HWY_INLINE void score_panel(const PanelView& view, ConstMatrix keys, const float* across,
-                            int head_size, Matrix scores) {
-  const ConstMatrix queries = {across, at(kPanel)};
-  for (int key = view.key_low; key < view.key_high;) {
-    const int rows = least(kTileRows, view.key_high - key);
-    product_rows<F32, 2, false, false>(rows, {keys.data + at(key) * keys.stride, keys.stride},
-                                       queries, head_size,
-                                       {scores.data + at(key) * scores.stride, scores.stride});
-    key += rows;
+// What the panels of a block of queries see of one tile of keys.
+struct BlockView {
+  PanelView panels[kSequenceQueries / kPanel];
+  int count = 0;
+};
+
+HWY_INLINE BlockView block_view(const SequenceShape& shape, int block_query, int block_count,
+                                int tile_key, int tile_count) {
+  BlockView view;
+  for (int first = 0; first < block_count; first += kPanel) {
+    const PanelView panel =
+        panel_view(shape, block_query, block_count, first / kPanel, tile_key, tile_count);
+    if (panel.key_high > panel.key_low) view.panels[view.count++] = panel;
+  }
+  return view;
+}
+
+// Where the scores of a panel stand, [key][lane].
+struct Scores {
+  float* data;
+  std::size_t query_stride;  // of a panel's begin, by its first query
+  std::size_t key_stride;
+
+  HWY_INLINE Matrix of(const PanelView& panel) const {
+    return {data + at(panel.first) * query_stride, key_stride};
+  }
+};
+
+// scores[key][lane] of every panel for the keys that it sees: rows times packed columns.
+HWY_INLINE void score_block(const BlockView& view, ConstMatrix keys, const float* across,
+                            int head_size, const Scores& scores) {
+  for (int p = 0; p < view.count; ++p) {
+    const PanelView& panel = view.panels[p];
+    const Matrix to = scores.of(panel);
+    const ConstMatrix columns = {across + at(panel.first) * at(head_size), at(kPanel)};
+    for (int key = panel.key_low; key < panel.key_high; key += kTileRows) {
+      product_rows<F32, 2, false, false>(least(kTileRows, panel.key_high - key),
+                                         {keys.data + at(key) * keys.stride, keys.stride}, columns,
+                                         head_size, {to.data + at(key) * to.stride, to.stride});
+    }
   }
 }
 
-// sums[query][panels] += across the keys that a panel of queries sees, weights[key][query] times
-// rows[key]: out from values, or d_queries from keys.
-HWY_INLINE void add_rows(const PanelView& view, int window, ConstMatrix weights, const float* rows,
-                         int head_size, Matrix sums) {
-  each_panel<true>(head_size, [&](auto multiply, std::size_t panel, int lane) HWY_ATTR {
-    const float* along = rows + panel * kSequenceKeys * kPanel + lane;
-    for (int query = 0; query < view.count;) {
-      const int count = tile_share(view.count - query);
-      const int last = view.query + query + count - 1;
-      const int high = least(view.key_high, last + 1);
-      const int low =
-          window > 0 ? most(view.key_low, view.query + query - window + 1) : view.key_low;
-      if (high > low) {
-        float* to = sums.data + at(query) * sums.stride + panel * kPanel + lane;
-        multiply(count, {weights.data + at(low) * weights.stride + query, weights.stride},
-                 {along + at(low) * kPanel, at(kPanel)}, high - low, {to, sums.stride});
+// sums[query] += across the keys that a query sees, weights[key][query] times rows[key]: out from
+// values, or d_queries from keys.
+HWY_INLINE void add_rows(const BlockView& view, int window, const Scores& weights,
+                         const float* rows, int head_size, Matrix sums) {
+  each_panel<true>(head_size, [&](auto multiply, std::size_t dims, int lane) HWY_ATTR {
+    const float* along = rows + dims * kSequenceKeys * kPanel + lane;
+    for (int p = 0; p < view.count; ++p) {
+      const PanelView& panel = view.panels[p];
+      const Matrix from = weights.of(panel);
+      for (int query = 0; query < panel.count;) {
+        const int count = tile_share(panel.count - query);
+        const int last = panel.query + query + count - 1;
+        const int high = least(panel.key_high, last + 1);
+        const int low =
+            window > 0 ? most(panel.key_low, panel.query + query - window + 1) : panel.key_low;
+        if (high > low) {
+          float* to = sums.data + at(panel.first + query) * sums.stride + dims * kPanel + lane;
+          multiply(count, {from.data + at(low) * from.stride + query, from.stride},
+                   {along + at(low) * kPanel, at(kPanel)}, high - low, {to, sums.stride});
+        }
+        query += count;
       }
-      query += count;
     }
   });
 }
@@ -56,37 +90,51 @@ HWY_INLINE bool soften(const PanelView& view, int window, Exponents exponents, M
                        float* maxima, float* sums, float* shrink) {
   const F32 d;
   const VecF32 masked = hn::Set(d, kMasked);
-  bool changed = false;
-  for (int half = 0; half < 2; ++half) {
-    const std::size_t lane = at(half) * kLanes;
-    const int query = view.query + static_cast<int>(lane);
-    VecF32 top = masked;
-    for (int key = view.key_low; key < view.key_high; ++key) {
-      float* score = scores.data + at(key) * scores.stride + lane;
-      VecF32 value = hn::LoadU(d, score);
+  const VecI32 position[2] = {positions_from(view.query),
+                              positions_from(view.query + static_cast<int>(kLanes))};
+  VecF32 top[2] = {masked, masked};
+  for (int key = view.key_low; key < view.key_high; ++key) {
+    float* score = scores.data + at(key) * scores.stride;
+#pragma GCC unroll 2
+    for (std::size_t half = 0; half < 2; ++half) {
+      VecF32 value = hn::LoadU(d, score + half * kLanes);
       if constexpr (kCap) {
         value = hn::Mul(tanh_of(value), hn::Set(d, exponents.cap));
-        hn::StoreU(value, d, score);
+        hn::StoreU(value, d, score + half * kLanes);
       }
-      if constexpr (kMask) value = hn::IfThenElse(sees(query, key, window), value, masked);
-      top = hn::Max(top, value);
+      if constexpr (kMask) {
+        value = hn::IfThenElse(sees(position[half], key, window), value, masked);
+      }
+      top[half] = hn::Max(top[half], value);
     }
-    const VecF32 before = hn::LoadU(d, maxima + lane);
-    const VecF32 maximum = hn::Max(before, top);
-    const VecF32 factor = exp2_or_zero(hn::Sub(before, maximum));
-    changed = changed || !hn::AllTrue(d, hn::Eq(before, maximum));
-    hn::StoreU(maximum, d, maxima + lane);
-    hn::StoreU(factor, d, shrink + lane);
-    VecF32 sum = hn::Mul(hn::LoadU(d, sums + lane), factor);
-    for (int key = view.key_low; key < view.key_high; ++key) {
-      float* score = scores.data + at(key) * scores.stride + lane;
-      VecF32 weight = exp2_or_zero(hn::Sub(hn::LoadU(d, score), maximum));
-      if constexpr (kMask) weight = hn::IfThenElseZero(sees(query, key, window), weight);
-      sum = hn::Add(sum, weight);
-      hn::StoreU(weight, d, score);
-    }
-    hn::StoreU(sum, d, sums + lane);
   }
+  bool changed = false;
+  VecF32 maximum[2];
+  VecF32 sum[2];
+#pragma GCC unroll 2
+  for (std::size_t half = 0; half < 2; ++half) {
+    const VecF32 before = hn::LoadU(d, maxima + half * kLanes);
+    maximum[half] = hn::Max(before, top[half]);
+    const VecF32 factor = exp2_at_least(hn::Sub(before, maximum[half]));
+    changed = changed || !hn::AllTrue(d, hn::Eq(before, maximum[half]));
+    hn::StoreU(maximum[half], d, maxima + half * kLanes);
+    hn::StoreU(factor, d, shrink + half * kLanes);
+    sum[half] = hn::Mul(hn::LoadU(d, sums + half * kLanes), factor);
+  }
+  for (int key = view.key_low; key < view.key_high; ++key) {
+    float* score = scores.data + at(key) * scores.stride;
+#pragma GCC unroll 2
+    for (std::size_t half = 0; half < 2; ++half) {
+      VecF32 weight = exp2_at_least(hn::Sub(hn::LoadU(d, score + half * kLanes), maximum[half]));
+      if constexpr (kMask) {
+        weight = hn::IfThenElseZero(sees(position[half], key, window), weight);
+      }
+      sum[half] = hn::Add(sum[half], weight);
+      hn::StoreU(weight, d, score + half * kLanes);
+    }
+  }
+#pragma GCC unroll 2
+  for (std::size_t half = 0; half < 2; ++half) hn::StoreU(sum[half], d, sums + half * kLanes);
   return changed;
 }
 
@@ -149,22 +197,21 @@ HWY_NOINLINE void attend_block(const SequenceAttentionTask& task, int block, int
     const std::size_t tile_at = key_at + at(key) * shape.key_stride();
     pack_along({task.values + tile_at, shape.key_stride()}, least(keys, block + count - key), size,
                kSequenceKeys, 1.0F, scratch.rows_along);
-    for (int panel = 0; panel * kPanel < count; ++panel) {
-      const PanelView view = panel_view(shape, block, count, panel, key, keys);
-      if (view.key_high <= view.key_low) continue;
-      const Matrix scores = {scratch.weights, at(kPanel)};
-      score_panel(view, {task.keys + tile_at, shape.key_stride()},
-                  scratch.queries_across + at(view.first) * at(size), size, scores);
-      const bool shrinks = soften_any(view, shape.window, exponents, scores, maxima + view.first,
-                                      sums + view.first, shrink + view.first);
-      float* out = scratch.sums + at(view.first) * dims;
-      for (int q = 0; shrinks && q < view.count; ++q) {
-        float* row = out + at(q) * dims;
-        scale_row(row, shrink[view.first + q], size, row);
+    const BlockView view = block_view(shape, block, count, key, keys);
+    const Scores scores = {scratch.weights, at(kSequenceKeys), at(kPanel)};
+    score_block(view, {task.keys + tile_at, shape.key_stride()}, scratch.queries_across, size,
+                scores);
+    for (int p = 0; p < view.count; ++p) {
+      const PanelView& panel = view.panels[p];
+      const int first = panel.first;
+      const bool shrinks = soften_any(panel, shape.window, exponents, scores.of(panel),
+                                      maxima + first, sums + first, shrink + first);
+      for (int q = first; shrinks && q < first + panel.count; ++q) {
+        float* row = scratch.sums + at(q) * dims;
+        scale_row(row, shrink[q], size, row);
       }
-      add_rows(view, shape.window, {scores.data, scores.stride}, scratch.rows_along, size,
-               {out, dims});
     }
+    add_rows(view, shape.window, scores, scratch.rows_along, size, {scratch.sums, dims});
   }
   for (int q = 0; q < count; ++q) {
     scale_row(scratch.sums + at(q) * dims, 1.0F / sums[q], size,
@@ -181,7 +228,7 @@ HWY_INLINE void differentiate(const PanelView& view, int window, Exponents expon
   const F32 d;
   for (int half = 0; half < 2; ++half) {
     const std::size_t lane = at(half) * kLanes;
-    const int query = view.query + static_cast<int>(lane);
+    const VecI32 position = positions_from(view.query + static_cast<int>(lane));
     const VecF32 log_sum = hn::LoadU(d, log_sums + lane);
     const VecF32 mean = hn::LoadU(d, means + lane);
     for (int key = view.key_low; key < view.key_high; ++key) {
@@ -194,8 +241,8 @@ HWY_INLINE void differentiate(const PanelView& view, int window, Exponents expon
         slope = hn::NegMulAdd(bent, bent, slope);
         value = hn::Mul(bent, hn::Set(d, exponents.cap));
       }
-      VecF32 weight = exp2_or_zero(hn::Sub(value, log_sum));
-      if constexpr (kMask) weight = hn::IfThenElseZero(sees(query, key, window), weight);
+      VecF32 weight = exp2_at_least(hn::Sub(value, log_sum));
+      if constexpr (kMask) weight = hn::IfThenElseZero(sees(position, key, window), weight);
       hn::StoreU(weight, d, score);
       VecF32 change = hn::Mul(weight, hn::Sub(hn::LoadU(d, product), mean));
       if constexpr (kCap) change = hn::Mul(change, slope);
@@ -300,22 +347,19 @@ HWY_NOINLINE void gradient_block(const SequenceGradientTask& task, const Gradien
       pack_along({task.keys + tile_at, stride}, least(keys, end - tile), size, kSequenceKeys, 1.0F,
                  scratch.rows_along);
     }
-    for (int panel = 0; panel * kPanel < block.count; ++panel) {
-      const PanelView view = panel_view(shape, block.query, block.count, panel, tile, keys);
-      if (view.key_high <= view.key_low) continue;
-      const Matrix weights = {scratch.weights + view.first, kScoreStride};
-      const Matrix d_scores = {scratch.d_scores + view.first, kScoreStride};
-      const std::size_t across = at(view.first) * at(size);
-      score_panel(view, {task.keys + tile_at, stride}, scratch.queries_across + across, size,
-                  weights);
-      score_panel(view, {task.values + tile_at, stride}, scratch.d_out_across + across, size,
-                  d_scores);
-      differentiate_any(view, shape.window, exponents, weights, d_scores,
-                        scratch.state + view.first, scratch.state + kSequenceQueries + view.first);
-      if (task.d_queries != nullptr) {
-        add_rows(view, shape.window, {d_scores.data, d_scores.stride}, scratch.rows_along, size,
-                 {scratch.sums + at(view.first) * dims, dims});
-      }
+    const BlockView view = block_view(shape, block.query, block.count, tile, keys);
+    const Scores weights = {scratch.weights, 1, kScoreStride};
+    const Scores d_scores = {scratch.d_scores, 1, kScoreStride};
+    score_block(view, {task.keys + tile_at, stride}, scratch.queries_across, size, weights);
+    score_block(view, {task.values + tile_at, stride}, scratch.d_out_across, size, d_scores);
+    for (int p = 0; p < view.count; ++p) {
+      const PanelView& panel = view.panels[p];
+      differentiate_any(panel, shape.window, exponents, weights.of(panel), d_scores.of(panel),
+                        scratch.state + panel.first,
+                        scratch.state + kSequenceQueries + panel.first);
+    }
+    if (task.d_queries != nullptr) {
+      add_rows(view, shape.window, d_scores, scratch.rows_along, size, {scratch.sums, dims});
     }
     if (task.d_keys != nullptr) add_columns(task, block, tile, keys, scratch);
   }

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernels/attention_math.h"
+#include "kernels/isa/math.h"
 #include "kernels/sequence_scratch.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -216,13 +217,40 @@ HWY_INLINE PanelView panel_view(const SequenceShape& shape, int block_query, int
   return view;
 }
 
-// Lanes of a vector of queries (positions `query` …, from the tile's first key) that see `key`.
-HWY_INLINE hn::Mask<F32> sees(int query, int key, int window) {
+// Positions of a vector of queries, from the tile's first key. Made once a panel: a vector of
+// counting integers is a load of what was just stored.
+HWY_INLINE VecI32 positions_from(int query) {
   const I32 i32;
-  const VecI32 position = hn::Iota(i32, query);
+  return hn::Add(hn::Iota(i32, 0), hn::Set(i32, query));
+}
+
+// Lanes of queries at these positions that see `key`.
+HWY_INLINE hn::Mask<F32> sees(VecI32 position, int key, int window) {
+  const I32 i32;
   auto mask = hn::Gt(position, hn::Set(i32, key - 1));
-  if (window > 0) mask = hn::And(mask, hn::Lt(position, hn::Set(i32, key + window)));
+  if (window > 0) mask = hn::And(mask, hn::Gt(hn::Set(i32, key + window), position));
   return hn::RebindMask(F32(), mask);
+}
+
+// 2^x for x <= 127, and 2^-100 for all below -100: what is that small does not count, and a product
+// with it is not subnormal. Relative error below 2e-7, exactly 1 at 0: the polynomial of
+// exp2_or_zero. The exponent is added to the bits of the mantissa, which needs neither a conversion
+// nor a product.
+HWY_INLINE VecF32 exp2_at_least(VecF32 x) {
+  const F32 d;
+  const U32 du;
+  x = at_least(x, -100.0F);
+  const VecF32 magic = hn::Set(d, 0x1.8p23F);  // a float that large has no fraction
+  const VecF32 shifted = hn::Add(x, magic);
+  const VecF32 f = hn::Sub(x, hn::Sub(shifted, magic));
+  VecF32 p = hn::Set(d, 0x1.5bba14p-10F);
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.3cea88p-7F));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.c6b752p-5F));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.ebf9bcp-3F));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.62e42ap-1F));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0F));
+  const auto power = hn::ShiftLeft<23>(hn::BitCast(du, shifted));
+  return hn::BitCast(d, hn::Add(hn::BitCast(du, p), power));
 }
 
 // Scores as exponents of 2: what queries are multiplied with, and with a cap what comes after.

@@ -223,6 +223,15 @@ void sign_step(const SignTask& task) {
   });
 }
 
+void root_scaled(std::span<const float> gradient, float gradient_scale,
+                 std::span<const float> moments, float factor, float least, std::span<float> out) {
+  const VecF32 scale = splat(gradient_scale), share = splat(factor), floor = splat(least);
+  for_each_vector(out.size(), [&](auto load, auto store, std::size_t i) {
+    const VecF32 square = hn::Max(hn::Mul(load(moments.data() + i), share), floor);
+    store(hn::Div(hn::Mul(load(gradient.data() + i), scale), hn::Sqrt(square)), out.data() + i);
+  });
+}
+
 void adam_step(const AdamTask& task) {
   const UpdateRun& run = task.run;
   const AdamConstants constants(task);

@@ -88,6 +88,20 @@ TEST(Update, AdamEqualsItsFormula) {
   });
 }
 
+TEST(Update, RootScaledEqualsItsFormula) {
+  for_each_case([](const KernelTable& table, std::size_t size, std::size_t misaligned) {
+    const Row gradient = random_row(size, -2.0f, 2.0f, 1, misaligned);
+    const Row moments = random_row(size, 0.0f, 0.1f, 2);
+    Row out(size, misaligned);
+    table.root_scaled(gradient, kScale, moments, 1.3f, 0.02f, out);
+    for (std::size_t i = 0; i < size; ++i) {
+      const float root = std::sqrt(std::max(moments[i] * 1.3f, 0.02f));
+      ASSERT_EQ(out[i], gradient[i] * kScale / root) << i;
+    }
+    ASSERT_TRUE(out.intact());
+  });
+}
+
 struct Adam8Case {
   Row weights;
   Guarded<std::byte> state;

@@ -10,9 +10,11 @@ namespace {
 constexpr std::int64_t kBlock = 32;  // columns that share a scale and a minimum in Q4_1 and Q5_1
 
 TypesResult infer(Types operands, const Attributes&) {
-  const bool fits = operands.size() == 1 && is_dense(operands[0]) &&
-                    operands[0].shape.size() == 2 && operands[0].columns() % kBlock == 0;
-  if (!fits) return ir::type_error("pool_columns", "(N, C) f32, C a multiple of 32", operands);
+  const bool fits =
+      operands.size() == 1 && is_activation(operands[0]) && operands[0].columns() % kBlock == 0;
+  if (!fits) {
+    return ir::type_error("pool_columns", "(N, C) f32 or int8 rows, C a multiple of 32", operands);
+  }
   return std::vector<Type>{tensor_type({operands[0].rows(), operands[0].columns() / kBlock})};
 }
 
@@ -42,7 +44,7 @@ const OpDescriptor& pool_columns_op() {
   static const OpDescriptor kOp = [] {
     OpDescriptor op;
     op.name = "pool_columns";
-    op.summary = "(N, C) -> (N, C / 32): sums over blocks of 32 columns";
+    op.summary = "(N, C) f32 or int8 rows -> (N, C / 32): sums over blocks of 32 columns";
     op.infer = infer;
     op.evaluate = evaluate;
     op.cost = cost;

@@ -45,6 +45,7 @@ const OpDescriptor& quantize_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.straight_through = true;
     op.row_wise = true;
     return op;
   }();

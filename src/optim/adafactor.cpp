@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/registry.h"
 #include "optim/rule.h"
 #include "optim/state.h"
 #include "optim/sums.h"
@@ -61,17 +62,17 @@ struct Run {
   float factor;
 };
 
-double squares_of_update(const Run& run, float scale, float least) {
-  return sum_of(run.weights.size(), [&](std::size_t i) {
-    const float g = run.gradient[i] * scale;
-    return static_cast<double>(g * g / std::max(run.factor * run.moments[i], least));
-  });
-}
-
-void apply(const Run& run, float scale, float least, float keep, float rate) {
-  for (std::size_t i = 0; i < run.weights.size(); ++i) {
-    const float root = std::sqrt(std::max(run.factor * run.moments[i], least));
-    run.weights[i] = run.weights[i] * keep - rate * (run.gradient[i] * scale / root);
+// use(begin, change) for pieces of the run's change before the rate: g / sqrt(second moment).
+template <typename Use>
+void for_each_change(const Run& run, float scale, float least, Use use) {
+  constexpr std::size_t kPiece = 1024;
+  std::array<float, kPiece> piece;
+  for (std::size_t begin = 0; begin < run.weights.size(); begin += kPiece) {
+    const std::size_t count = std::min(kPiece, run.weights.size() - begin);
+    const std::span<float> change = std::span(piece).first(count);
+    kernels::kernels().root_scaled(run.gradient.subspan(begin, count), scale,
+                                   run.moments.subspan(begin, count), run.factor, least, change);
+    use(begin, std::span<const float>(change));
   }
 }
 
@@ -115,13 +116,22 @@ void update(const UpdateTask& task) {
   const std::size_t runs = run_size == 0 ? 0 : task.weights.size() / run_size;
   double squares = 0.0;
   for (std::size_t r = 0; r < runs; ++r) {
-    squares += squares_of_update(run_at(r), task.gradient_scale, least);
+    for_each_change(run_at(r), task.gradient_scale, least,
+                    [&](std::size_t, std::span<const float> x) { squares += sum_of_squares(x); });
   }
   const double size = std::sqrt(squares / static_cast<double>(task.weights.size()));
   const double clipped = rate / std::max(1.0, size / settings.number("clip"));
+  const auto step_rate = static_cast<float>(clipped);
   const float keep = run_of(task).keep;
   for (std::size_t r = 0; r < runs; ++r) {
-    apply(run_at(r), task.gradient_scale, least, keep, static_cast<float>(clipped));
+    const Run run = run_at(r);
+    for_each_change(run, task.gradient_scale, least,
+                    [&](std::size_t begin, std::span<const float> change) {
+                      float* weights = run.weights.data() + begin;
+                      for (std::size_t i = 0; i < change.size(); ++i) {
+                        weights[i] = weights[i] * keep - step_rate * change[i];
+                      }
+                    });
   }
 }
 

@@ -4,16 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 
+#include "kernels/gemm.h"
 #include "kernels/registry.h"
 
 namespace hone::optim {
 namespace {
-
-// A panel of b of 64 x 1024 floats stays in the second-level cache, a row of out in the first.
-constexpr std::int64_t kDepth = 64;
-constexpr std::int64_t kWidth = 1024;
 
 double dot(const double* x, const double* y, std::int64_t n) {
   double sums[4] = {};
@@ -141,44 +139,30 @@ void diagonalize(Tridiagonal& t, std::int64_t n) {
 
 }  // namespace
 
-void multiply(std::span<const float> a, std::span<const float> b, std::span<float> out,
-              std::int64_t m, std::int64_t k, std::int64_t n) {
-  const auto axpy = kernels::kernels().axpy;
-  std::fill(out.begin(), out.end(), 0.0f);
-  for (std::int64_t column = 0; column < n; column += kWidth) {
-    const auto width = static_cast<std::size_t>(std::min(kWidth, n - column));
-    for (std::int64_t depth = 0; depth < k; depth += kDepth) {
-      const std::int64_t end = std::min(depth + kDepth, k);
-      for (std::int64_t i = 0; i < m; ++i) {
-        const auto row = out.subspan(static_cast<std::size_t>(i * n + column), width);
-        for (std::int64_t j = depth; j < end; ++j) {
-          axpy(a[static_cast<std::size_t>(i * k + j)],
-               b.subspan(static_cast<std::size_t>(j * n + column), width), row);
-        }
-      }
-    }
-  }
-}
+// 64 bytes more than the kernel asks for, so that its part can be aligned.
+Multiplier::Multiplier() : scratch_(bytes()) {}
 
-void transpose(std::span<const float> x, std::span<float> out, std::int64_t rows,
-               std::int64_t columns) {
-  constexpr std::int64_t kTile = 16;
-  for (std::int64_t i0 = 0; i0 < rows; i0 += kTile) {
-    for (std::int64_t j0 = 0; j0 < columns; j0 += kTile) {
-      for (std::int64_t i = i0; i < std::min(i0 + kTile, rows); ++i) {
-        for (std::int64_t j = j0; j < std::min(j0 + kTile, columns); ++j) {
-          out[static_cast<std::size_t>(j * rows + i)] =
-              x[static_cast<std::size_t>(i * columns + j)];
-        }
-      }
-    }
-  }
-}
+std::size_t Multiplier::bytes() { return kernels::kGemmScratchBytes + 64; }
 
-void gram(std::span<const float> x, std::span<float> out, std::span<float> scratch,
-          std::int64_t rows, std::int64_t columns) {
-  transpose(x, scratch, rows, columns);
-  multiply(x, scratch, out, rows, columns, rows);
+void Multiplier::operator()(const Matrix& a, const Matrix& b, std::span<float> out) {
+  void* aligned = scratch_.data();
+  std::size_t space = scratch_.size();
+  std::align(64, kernels::kGemmScratchBytes, aligned, space);
+  kernels::GemmTask task;
+  task.rows = a.turned ? a.columns : a.rows;
+  task.depth = a.turned ? a.rows : a.columns;
+  task.columns = b.turned ? b.rows : b.columns;
+  task.a = a.values.data();
+  task.a_stride = static_cast<std::size_t>(a.columns);
+  task.a_transposed = a.turned;
+  task.b = {
+      .dtype = DType::kF32, .rows = b.rows, .columns = b.columns, .bytes = std::as_bytes(b.values)};
+  task.b_transposed = b.turned;
+  task.c = out.data();
+  task.c_stride = static_cast<std::size_t>(task.columns);
+  task.scratch = {static_cast<std::byte*>(aligned), kernels::kGemmScratchBytes};
+  kernels::set_gemm_share(task, 0, 1);
+  kernels::kernels().gemm_f32(task);
 }
 
 Eigen symmetric_eigen(std::span<const float> matrix, std::int64_t n) {

@@ -9,18 +9,30 @@
 
 namespace hone::optim {
 
-// out (M, N) = a (M, K) times b (K, N), all row-major. Each element is one chain of f32
-// multiply-adds in the order of k.
-void multiply(std::span<const float> a, std::span<const float> b, std::span<float> out,
-              std::int64_t m, std::int64_t k, std::int64_t n);
+// Row-major numbers, read as they lie or turned.
+struct Matrix {
+  std::span<const float> values;
+  std::int64_t rows = 0;  // as stored
+  std::int64_t columns = 0;
+  bool turned = false;  // its transpose is meant
+};
+inline Matrix turned(Matrix x) {
+  x.turned = !x.turned;
+  return x;
+}
 
-// out (columns, rows) = x (rows, columns) transposed.
-void transpose(std::span<const float> x, std::span<float> out, std::int64_t rows,
-               std::int64_t columns);
+// Products of matrices, with the memory that the kernel works in. Each element is one chain of f32
+// fused multiply-adds in the order of the depth: the same bits on every instruction set.
+class Multiplier {
+ public:
+  Multiplier();
+  // out (M, N) = a (M, K) times b (K, N).
+  void operator()(const Matrix& a, const Matrix& b, std::span<float> out);
+  static std::size_t bytes();
 
-// out (rows, rows) = x x^T of x (rows, columns); scratch as large as x.
-void gram(std::span<const float> x, std::span<float> out, std::span<float> scratch,
-          std::int64_t rows, std::int64_t columns);
+ private:
+  std::vector<std::byte> scratch_;
+};
 
 // A symmetric matrix = sum over i of values[i] v_i v_i^T.
 struct Eigen {

@@ -81,19 +81,15 @@ double effective_rank(std::span<const float> matrix, Shape2 shape) {
   const bool wide = shape.rows <= shape.columns;
   const auto side = static_cast<std::size_t>(wide ? shape.rows : shape.columns);
   const auto other = static_cast<std::size_t>(wide ? shape.columns : shape.rows);
-  std::vector<float> turned;
-  std::span<const float> rows = matrix;
-  if (!wide) {
-    turned.resize(matrix.size());
-    transpose(matrix, turned, shape.rows, shape.columns);
-    rows = turned;
-  }
   // In double: the root of an eigenvalue's rounding would count as a singular value.
   std::vector<double> square(side * side);
+  const auto at = [&](std::size_t i, std::size_t k) -> double {
+    return wide ? matrix[i * other + k] : matrix[k * side + i];
+  };
   for (std::size_t i = 0; i < side; ++i) {
     for (std::size_t j = 0; j <= i; ++j) {
       square[i * side + j] = square[j * side + i] =
-          dot(rows.subspan(i * other, other), rows.subspan(j * other, other));
+          sum_of(other, [&](std::size_t k) { return at(i, k) * at(j, k); });
     }
   }
   const Eigen eigen = symmetric_eigen(std::move(square), static_cast<std::int64_t>(side));

@@ -24,31 +24,35 @@ std::vector<float> product_of(const std::vector<float>& a, const std::vector<flo
   return out;
 }
 
-TEST(Linear, ProductsAtOddSizes) {
-  for (const auto& [m, k, n] : {std::array{1, 1, 1}, std::array{3, 130, 5}, std::array{7, 64, 1029},
-                                std::array{65, 2, 33}}) {
-    const auto a = random_values(static_cast<std::size_t>(m * k), 1);
-    const auto b = random_values(static_cast<std::size_t>(k * n), 2);
-    std::vector<float> out(static_cast<std::size_t>(m * n));
-    multiply(a, b, out, m, k, n);
-    const auto expected = product_of(a, b, static_cast<std::size_t>(m), static_cast<std::size_t>(k),
-                                     static_cast<std::size_t>(n));
-    // k terms of normal numbers: k roundings of at most sqrt(k) times a few.
-    const double allowed = k * 0x1p-24 * 8.0 * std::sqrt(k);
-    for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], allowed);
+std::vector<float> transposed(const std::vector<float>& x, std::size_t rows, std::size_t columns) {
+  std::vector<float> out(x.size());
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t j = 0; j < columns; ++j) out[j * rows + i] = x[i * columns + j];
   }
+  return out;
 }
 
-TEST(Linear, TransposeAndGram) {
-  const auto x = random_values(7 * 37, 1);
-  std::vector<float> turned(x.size()), again(x.size()), square(49), scratch(x.size());
-  transpose(x, turned, 7, 37);
-  EXPECT_EQ(turned[3 * 7 + 2], x[2 * 37 + 3]);
-  transpose(turned, again, 37, 7);
-  EXPECT_EQ(again, x);
-  gram(x, square, scratch, 7, 37);
-  const auto expected = product_of(x, turned, 7, 37, 7);
-  for (std::size_t i = 0; i < 49; ++i) EXPECT_NEAR(square[i], expected[i], 37 * 0x1p-20);
+TEST(Linear, ProductsAtOddSizes) {
+  Multiplier multiply;
+  for (const auto& [m, k, n] :
+       {std::array<std::size_t, 3>{1, 1, 1}, {3, 130, 5}, {7, 64, 1029}, {65, 2, 33}}) {
+    const auto a = random_values(m * k, 1), b = random_values(k * n, 2);
+    const auto a_turned = transposed(a, m, k), b_turned = transposed(b, k, n);
+    const auto im = static_cast<std::int64_t>(m), ik = static_cast<std::int64_t>(k),
+               in = static_cast<std::int64_t>(n);
+    const auto expected = product_of(a, b, m, k, n);
+    // k terms of normal numbers: k roundings of at most sqrt(k) times a few.
+    const double allowed =
+        static_cast<double>(k) * 0x1p-24 * 8.0 * std::sqrt(static_cast<double>(k));
+    for (const bool turn_a : {false, true}) {
+      for (const bool turn_b : {false, true}) {
+        std::vector<float> out(m * n);
+        multiply(turn_a ? turned({a_turned, ik, im}) : Matrix{a, im, ik},
+                 turn_b ? turned({b_turned, in, ik}) : Matrix{b, ik, in}, out);
+        for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], allowed);
+      }
+    }
+  }
 }
 
 void expect_eigen(const std::vector<double>& matrix, std::size_t n) {

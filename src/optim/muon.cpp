@@ -38,20 +38,26 @@ std::size_t state_bytes(Shape2 shape, const Settings&) {
 std::size_t scratch_bytes(Shape2 shape, const Settings&) {
   if (!shape.is_matrix()) return 0;
   const std::int64_t side = std::min(shape.rows, shape.columns);
-  // A tall matrix is turned, which takes one copy more.
-  const std::int64_t copies = shape.rows <= shape.columns ? 2 : 3;
-  return float_bytes(copies * shape.elements() + 2 * side * side);
+  return float_bytes(2 * shape.elements() + 2 * side * side) + Multiplier::bytes();
 }
 
-// x (R, C) with R <= C towards U V^T of its singular value decomposition.
-void newton_schulz(std::vector<float>& x, std::int64_t rows, std::int64_t columns, int iterations) {
-  const auto side = static_cast<std::size_t>(rows * rows);
-  std::vector<float> other(x.size()), a(side), polynomial(side);
+// x (R, C) towards U V^T of its singular value decomposition. Of a tall matrix x^T x is the smaller
+// product: (b a + c a a) x is x (b a + c a a) there.
+void newton_schulz(std::vector<float>& x, Shape2 shape, int iterations) {
+  const bool tall = shape.rows > shape.columns;
+  const std::int64_t side = std::min(shape.rows, shape.columns);
+  const auto square = static_cast<std::size_t>(side * side);
+  std::vector<float> other(x.size()), a(square), polynomial(square);
+  Multiplier multiply;
+  const Matrix whole{x, shape.rows, shape.columns};
+  const Matrix product{a, side, side}, of_product{polynomial, side, side};
   for (int i = 0; i < iterations; ++i) {
-    gram(x, a, other, rows, columns);
-    multiply(a, a, polynomial, rows, rows, rows);
-    for (std::size_t j = 0; j < side; ++j) polynomial[j] = kCubic * a[j] + kQuintic * polynomial[j];
-    multiply(polynomial, x, other, rows, rows, columns);
+    multiply(tall ? turned(whole) : whole, tall ? whole : turned(whole), a);
+    multiply(product, product, polynomial);
+    for (std::size_t j = 0; j < square; ++j) {
+      polynomial[j] = kCubic * a[j] + kQuintic * polynomial[j];
+    }
+    multiply(tall ? whole : of_product, tall ? of_product : whole, other);
     for (std::size_t j = 0; j < x.size(); ++j) x[j] = kLinear * x[j] + other[j];
   }
 }
@@ -71,16 +77,8 @@ void update_matrix(const UpdateTask& task) {
   }
   const double norm = std::max(std::sqrt(sum_of_squares(x)), settings.number("epsilon"));
   for (float& value : x) value = static_cast<float>(value / norm);
+  newton_schulz(x, task.shape, static_cast<int>(settings.number("iterations")));
   const auto [rows, columns] = task.shape;
-  const int iterations = static_cast<int>(settings.number("iterations"));
-  if (rows <= columns) {
-    newton_schulz(x, rows, columns, iterations);
-  } else {
-    std::vector<float> turned(size);
-    transpose(x, turned, rows, columns);
-    newton_schulz(turned, columns, rows, iterations);
-    transpose(turned, x, columns, rows);
-  }
   const double r = static_cast<double>(rows), c = static_cast<double>(columns);
   const double scale = settings.is("scale", "rms") ? 0.2 * std::sqrt(std::max(r, c))
                                                    : std::sqrt(std::max(1.0, r / c));

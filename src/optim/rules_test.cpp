@@ -1,7 +1,10 @@
 // What every update rule of the list promises, with every one of its choices.
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
 #include <cmath>
 
+#include "base/file.h"
 #include "base/threads.h"
 #include "optim/battery.h"
 #include "optim/schedule.h"
@@ -270,6 +273,18 @@ TEST(Registry, AnUnknownRuleIsAnErrorThatListsThem) {
             std::string::npos);
   EXPECT_NE(rule.error().advice.find("adamw"), std::string::npos);
   EXPECT_TRUE(rule_named("lion").ok());
+}
+
+// The tables of docs/optimizers.md are what the code says.
+TEST(Registry, TheDocumentationHasEveryRuleWithItsDefaults) {
+  const auto text = read_file(std::string(HONE_SOURCE_DIR) + "/docs/optimizers.md");
+  ASSERT_TRUE(text.ok()) << text.error().text();
+  for (const UpdateRule* rule : all_rules()) {
+    const std::string row =
+        fmt::format("| `{}` | {} | {} | `{}` |", rule->name, rule->learning_rate,
+                    rule->weight_decay, Settings(rule->defaults).text());
+    EXPECT_NE(text->find(row), std::string::npos) << "no row:\n" << row;
+  }
 }
 
 TEST(SettingsText, ErrorsSayWhatThereIs) {

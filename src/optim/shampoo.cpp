@@ -78,18 +78,18 @@ void set_root(std::span<const float> matrix, std::span<float> root, std::int64_t
   const Eigen eigen = symmetric_eigen(matrix, n);
   const double shift = std::min(eigen.values.back(), 0.0);
   const double ridge = epsilon * eigen.values.front();
-  std::vector<float> columns(root.size()), rows(root.size());
+  std::vector<float> vectors(root.size()), scaled(root.size());
   for (std::int64_t i = 0; i < n; ++i) {
     const double value = (eigen.values[i] - shift + ridge) / correction;
     // A direction without any gradient, and no epsilon: leave it out instead of dividing by 0.
     const double factor = value > 0.0 ? std::pow(value, power) : 0.0;
     for (std::int64_t j = 0; j < n; ++j) {
       const double v = eigen.vectors[i * n + j];
-      rows[i * n + j] = static_cast<float>(factor * v);
-      columns[j * n + i] = static_cast<float>(v);
+      vectors[i * n + j] = static_cast<float>(v);
+      scaled[i * n + j] = static_cast<float>(factor * v);
     }
   }
-  multiply(columns, rows, root, n, n, n);
+  Multiplier()(turned({vectors, n, n}), {scaled, n, n}, root);
 }
 
 // The length of Adam's step from the corrected mean and second moment.
@@ -124,7 +124,8 @@ void update_matrix(const UpdateTask& task, Sides sides) {
     set_root(state.right, state.right_root, sides.columns, correction, epsilon, power);
   }
   const std::vector<float> direction =
-      between_sides(state.left_root, state.mean, state.right_root, task.shape, sides);
+      between_sides({state.left_root, sides.rows, sides.rows}, state.mean,
+                    {state.right_root, sides.columns, sides.columns}, task.shape, sides);
   const double mean_scale = 1.0 / (1.0 - std::pow(beta1, before + 1.0));
   double scale = mean_scale;
   if (grafts(settings)) {

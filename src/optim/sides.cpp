@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "optim/linear.h"
 #include "optim/state.h"
 
 namespace hone::optim {
@@ -23,30 +22,31 @@ Sides sides_of(Shape2 shape, const Settings& settings) {
 
 void accumulate_sides(std::span<const float> g, Shape2 shape, Sides sides, std::span<float> left,
                       std::span<float> right, float keep, float part) {
-  std::vector<float> turned(g.size());
-  transpose(g, turned, shape.rows, shape.columns);
+  Multiplier multiply;
+  const Matrix gradient{g, shape.rows, shape.columns};
   if (sides.rows > 0) {
     std::vector<float> square(left.size());
-    multiply(g, turned, square, shape.rows, shape.columns, shape.rows);
+    multiply(gradient, turned(gradient), square);
     mix(left, square, keep, part);
   }
   if (sides.columns > 0) {
     std::vector<float> square(right.size());
-    multiply(turned, g, square, shape.columns, shape.rows, shape.columns);
+    multiply(turned(gradient), gradient, square);
     mix(right, square, keep, part);
   }
 }
 
-std::vector<float> between_sides(std::span<const float> left, std::span<const float> x,
-                                 std::span<const float> right, Shape2 shape, Sides sides) {
+std::vector<float> between_sides(const Matrix& left, std::span<const float> x, const Matrix& right,
+                                 Shape2 shape, Sides sides) {
+  Multiplier multiply;
   std::vector<float> out(x.begin(), x.end());
   std::vector<float> other(x.size());
   if (sides.rows > 0) {
-    multiply(left, out, other, shape.rows, shape.rows, shape.columns);
+    multiply(left, {out, shape.rows, shape.columns}, other);
     std::swap(out, other);
   }
   if (sides.columns > 0) {
-    multiply(out, right, other, shape.rows, shape.columns, shape.columns);
+    multiply({out, shape.rows, shape.columns}, right, other);
     std::swap(out, other);
   }
   return out;
@@ -54,7 +54,8 @@ std::vector<float> between_sides(std::span<const float> left, std::span<const fl
 
 std::size_t sides_scratch_bytes(Shape2 shape, Sides sides) {
   const std::int64_t longest = std::max(sides.rows, sides.columns);
-  return float_bytes(3 * shape.elements() + 3 * longest * longest) + eigen_bytes(longest);
+  return float_bytes(3 * shape.elements() + 3 * longest * longest) + eigen_bytes(longest) +
+         Multiplier::bytes();
 }
 
 }  // namespace hone::optim

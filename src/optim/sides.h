@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "optim/linear.h"
 #include "optim/rule.h"
 
 namespace hone::optim {
@@ -24,9 +25,9 @@ Sides sides_of(Shape2 shape, const Settings& settings);
 void accumulate_sides(std::span<const float> g, Shape2 shape, Sides sides, std::span<float> left,
                       std::span<float> right, float keep, float part);
 
-// left x right; a side without a factor is the identity. Both (N, N), not transposed.
-std::vector<float> between_sides(std::span<const float> left, std::span<const float> x,
-                                 std::span<const float> right, Shape2 shape, Sides sides);
+// left x right; a side without a factor is the identity.
+std::vector<float> between_sides(const Matrix& left, std::span<const float> x, const Matrix& right,
+                                 Shape2 shape, Sides sides);
 
 // Scratch of the functions above at its highest.
 std::size_t sides_scratch_bytes(Shape2 shape, Sides sides);

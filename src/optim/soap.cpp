@@ -69,7 +69,7 @@ void first_basis(std::span<const float> matrix, std::span<float> basis, std::int
 std::vector<std::size_t> next_basis(std::span<const float> matrix, std::span<float> basis,
                                     std::int64_t n) {
   std::vector<float> product(basis.size());
-  multiply(basis, matrix, product, n, n, n);
+  Multiplier()({basis, n, n}, {matrix, n, n}, product);
   std::vector<double> shares(static_cast<std::size_t>(n), 0.0);
   double trace = 0.0;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -115,12 +115,6 @@ void renew_bases(State& state, Shape2 shape, Sides sides) {
   }
 }
 
-std::vector<float> turned(std::span<const float> square, std::int64_t n) {
-  std::vector<float> out(square.size());
-  transpose(square, out, n, n);
-  return out;
-}
-
 void step_weights(const UpdateTask& task, const State& state, Sides sides,
                   std::span<const float> g) {
   const Settings& settings = task.settings;
@@ -128,20 +122,18 @@ void step_weights(const UpdateTask& task, const State& state, Sides sides,
   const auto keep2 = static_cast<float>(beta2), rest2 = static_cast<float>(1.0 - beta2);
   const auto steps = static_cast<double>(state.steps);
   const auto epsilon = static_cast<float>(settings.number("epsilon"));
-  std::vector<float> inside;
+  const Matrix left{state.left_basis, sides.rows, sides.rows};
+  const Matrix right{state.right_basis, sides.columns, sides.columns};
+  std::vector<float> inside = between_sides(left, state.mean, turned(right), task.shape, sides);
   {
-    const std::vector<float> right = turned(state.right_basis, sides.columns);
-    const std::vector<float> gradient =
-        between_sides(state.left_basis, g, right, task.shape, sides);
-    inside = between_sides(state.left_basis, state.mean, right, task.shape, sides);
+    const std::vector<float> gradient = between_sides(left, g, turned(right), task.shape, sides);
     for (std::size_t i = 0; i < inside.size(); ++i) {
       const float square = gradient[i] * gradient[i];
       state.second[i] = state.second[i] * keep2 + square * rest2;
       inside[i] /= std::sqrt(state.second[i]) + epsilon;
     }
   }
-  const std::vector<float> change = between_sides(turned(state.left_basis, sides.rows), inside,
-                                                  state.right_basis, task.shape, sides);
+  const std::vector<float> change = between_sides(turned(left), inside, right, task.shape, sides);
   const double correction =
       std::sqrt(1.0 - std::pow(beta2, steps)) / (1.0 - std::pow(beta1, steps));
   const auto rate = static_cast<float>(task.learning_rate * correction);

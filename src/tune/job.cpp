@@ -24,6 +24,7 @@ void each_option(Options& o, Visit visit) {
   visit("modules", o.method.modules);
   visit("rank", o.method.rank);
   visit("alpha", o.method.alpha);
+  visit("dropout", o.method.dropout);
   visit("optimizer", o.optimizer);
   visit("settings", o.settings);
   visit("learning_rate", o.learning_rate);
@@ -84,7 +85,7 @@ Result<JobOptions> JobOptions::of_json(const std::string& text) {
 double default_learning_rate(const std::string& method, const std::string& optimizer) {
   // Adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA without regret");
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
-  const double base = method == "lora" || method == "pooled" ? 1e-3 : 1e-4;
+  const double base = trains_adapter(method) ? 1e-3 : 1e-4;
   if (optimizer.starts_with("lion")) return base / 5;
   if (optimizer == "sgd") return base * 100;
   return base;
@@ -219,6 +220,8 @@ Status Job::fit_memory() {
       fmt::format("lower --length (the longest example has {} tokens) or --rank, or raise --memory",
                   longest)};
 }
+
+void Job::measure_resident() { resident_ = resident_memory().current; }
 
 Result<double> Job::held_out_loss() {
   if (held_out_.empty()) return 0.0;

@@ -75,6 +75,8 @@ class Job {
   }
   const feedback::GradientPlan& plan() const { return plan_; }
 
+  // Counts again what the process holds before its steps: answers before them leave memory behind.
+  void measure_resident();
   // Mean loss of the held-out examples; of none: 0.
   Result<double> held_out_loss();
 

@@ -33,9 +33,28 @@ Status add_tensor(Trained& trained, engine::Session& session, const std::string&
   return {};
 }
 
+Result<std::vector<float>> decoded(const engine::Session& session, const std::string& name);
+
+// DoRA begins at the model itself: its magnitudes are the norms of the weight's rows.
+Result<std::vector<float>> row_norms(const engine::Session& session, const std::string& name) {
+  const auto values = decoded(session, name);
+  if (!values) return values.error();
+  const auto columns = static_cast<std::size_t>(session.source().find(name)->shape[1]);
+  std::vector<float> norms;
+  for (std::size_t start = 0; start < values->size(); start += columns) {
+    double squares = 0;
+    for (std::size_t i = 0; i < columns; ++i) {
+      squares += double{(*values)[start + i]} * double{(*values)[start + i]};
+    }
+    norms.push_back(static_cast<float>(std::sqrt(squares)));
+  }
+  return norms;
+}
+
 Status prepare_adapter(Trained& trained, engine::Session& session) {
   const MethodOptions& options = trained.options;
   const bool pooled = options.method == "pooled";
+  const bool dora = options.method == "dora";
   if (options.rank < 1 || options.rank > 1024) {
     return Error{ErrorCode::kInvalidArgument,
                  "an adapter cannot have this rank",
@@ -48,7 +67,14 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
   if (!weights) return weights.error();
   trained.weights = *weights;
   passes::LoraOptions lora;
-  lora.form = pooled ? passes::AdapterForm::kPooled : passes::AdapterForm::kLora;
+  lora.form = pooled ? passes::AdapterForm::kPooled
+              : dora ? passes::AdapterForm::kDora
+                     : passes::AdapterForm::kLora;
+  trained.tensors_each = dora ? 3 : 2;
+  if (!(options.dropout >= 0 && options.dropout < 1)) {
+    return Error{ErrorCode::kInvalidArgument,        "this is no chance of dropping", "--dropout",
+                 fmt::format("{}", options.dropout), "at least 0, below 1",           ""};
+  }
   lora.scale = options.alpha / static_cast<double>(options.rank);
   lora.writable = true;
   for (std::size_t i = 0; i < weights->size(); ++i) {
@@ -65,8 +91,16 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
         add_tensor(trained, session, passes::lora_a_name(name), {options.rank, inputs}, a));
     HONE_RETURN_IF_ERROR(
         add_tensor(trained, session, passes::lora_b_name(name), {type->rows(), options.rank}, b));
+    if (dora) {
+      const auto magnitudes = row_norms(session, name);
+      if (!magnitudes) return magnitudes.error();
+      HONE_RETURN_IF_ERROR(add_tensor(trained, session, passes::lora_magnitude_name(name),
+                                      {type->rows()}, *magnitudes));
+    }
     lora.ranks[name] = options.rank;
   }
+  trained.adapt_exactly = [lora](const ir::Graph& graph) { return passes::add_lora(graph, lora); };
+  lora.dropout = options.dropout;
   trained.adapt = [lora](const ir::Graph& graph) { return passes::add_lora(graph, lora); };
   return {};
 }
@@ -115,6 +149,10 @@ Status prepare_weights(Trained& trained, engine::Session& session) {
 
 }  // namespace
 
+bool trains_adapter(std::string_view method) {
+  return method == "lora" || method == "pooled" || method == "dora";
+}
+
 std::int64_t Trained::parameters() const {
   std::int64_t count = 0;
   for (const TrainedTensor& tensor : tensors) {
@@ -124,8 +162,8 @@ std::int64_t Trained::parameters() const {
 }
 
 void Trained::write_back(const formats::Adapter& adapter) {
-  for (std::size_t i = 0; i + 1 < tensors.size(); i += 2) {
-    const auto found = adapter.weights.find(weights[i / 2]);
+  for (std::size_t i = 0; i + 1 < tensors.size(); i += tensors_each) {
+    const auto found = adapter.weights.find(weights[i / tensors_each]);
     if (found == adapter.weights.end()) continue;
     std::ranges::copy(found->second.a, tensors[i].values.begin());
     std::ranges::copy(found->second.b, tensors[i + 1].values.begin());
@@ -136,7 +174,7 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
   Trained trained;
   trained.options = options;
   Status status;
-  if (options.method == "lora" || options.method == "pooled") {
+  if (trains_adapter(options.method)) {
     status = prepare_adapter(trained, session);
   } else if (options.method == "full" || options.method == "head") {
     status = prepare_weights(trained, session);
@@ -145,7 +183,7 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
                  "there is no such way to tune",
                  "--method",
                  options.method,
-                 "lora, pooled, full or head",
+                 "lora, pooled, dora, full or head",
                  ""};
   }
   if (!status.ok()) return status.error();
@@ -160,10 +198,12 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
 formats::Adapter adapter_of(const Trained& trained, const engine::Session& session) {
   formats::Adapter adapter;
   adapter.kind = trained.options.method == "pooled" ? formats::AdapterKind::kPooled
+                 : trained.options.method == "dora" ? formats::AdapterKind::kDora
                                                     : formats::AdapterKind::kLora;
   adapter.architecture = session.config().architecture;
   adapter.alpha = trained.options.alpha;
-  for (std::size_t i = 0; i + 1 < trained.tensors.size(); i += 2) {
+  const std::size_t each = trained.tensors_each;
+  for (std::size_t i = 0; i + 1 < trained.tensors.size(); i += each) {
     const TrainedTensor& a = trained.tensors[i];
     const TrainedTensor& b = trained.tensors[i + 1];
     formats::AdapterWeight weight;
@@ -172,7 +212,11 @@ formats::Adapter adapter_of(const Trained& trained, const engine::Session& sessi
     weight.outputs = b.shape[0];
     weight.a.assign(a.values.begin(), a.values.end());
     weight.b.assign(b.values.begin(), b.values.end());
-    adapter.weights.emplace(trained.weights[i / 2], std::move(weight));
+    if (each == 3) {
+      const std::span<const float> m = trained.tensors[i + 2].values;
+      weight.magnitude.assign(m.begin(), m.end());
+    }
+    adapter.weights.emplace(trained.weights[i / each], std::move(weight));
   }
   return adapter;
 }

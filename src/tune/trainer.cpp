@@ -29,8 +29,9 @@ Trainer::Trainer(engine::Session& session, Trained& trained, std::span<const Exa
       trained_(trained),
       examples_(examples),
       options_(std::move(options)),
-      gradient_(session, gradient_options()),
-      forward_(session, {options_.compile, trained.adapt, {}, false, INT64_MAX, {}, nullptr}) {
+      workspace_(std::make_shared<runtime::Workspace>()),
+      gradient_(session, gradient_options(), workspace_),
+      forward_(session, forward_options(), workspace_) {
   for (const TrainedTensor& tensor : trained_.tensors) {
     const optim::Shape2 shape = as_matrix(tensor.shape);
     shapes_.push_back(shape);
@@ -78,6 +79,14 @@ feedback::GradientOptions Trainer::gradient_options() {
   return options;
 }
 
+feedback::GradientOptions Trainer::forward_options() {
+  feedback::GradientOptions options = gradient_options();
+  options.adapt = trained_.adapt_exactly;
+  options.forward_only = true;
+  options.update = nullptr;
+  return options;
+}
+
 std::int64_t Trainer::steps_of_epoch() const {
   return (static_cast<std::int64_t>(examples_.size()) + options_.batch - 1) / options_.batch;
 }
@@ -114,8 +123,11 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(
 }
 
 Status Trainer::accumulate(std::span<const Example* const> examples, StepReport& report) {
-  const auto batches = micro_batches(examples);
-  for (const feedback::TokenBatch& batch : batches) {
+  auto batches = micro_batches(examples);
+  for (feedback::TokenBatch& batch : batches) {
+    batch.draws = {static_cast<std::int32_t>(options_.seed) ^
+                       (static_cast<std::int32_t>(&batch - batches.data()) << 20),
+                   static_cast<std::int32_t>(step_)};
     auto outcome = gradient_.run(batch);
     if (!outcome) return outcome.error();
     report.loss += outcome->loss;

@@ -91,6 +91,7 @@ class Trainer {
   std::vector<std::size_t> examples_of(std::int64_t step);
   std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples) const;
   feedback::GradientOptions gradient_options();
+  feedback::GradientOptions forward_options();
   Status accumulate(std::span<const Example* const> examples, StepReport& report);
   double norm_of_gradients();
   void update(float gradient_scale);
@@ -104,8 +105,9 @@ class Trainer {
   TrainerOptions options_;
   std::vector<optim::Shape2> shapes_;
   std::vector<std::vector<std::byte>> states_;
-  std::vector<std::vector<float>> gradients_;    // sums; empty where one run makes a whole step
-  std::vector<std::span<const float>> current_;  // the gradients of this step
+  std::vector<std::vector<float>> gradients_;      // sums; empty where one run makes a whole step
+  std::vector<std::span<const float>> current_;    // the gradients of this step
+  std::shared_ptr<runtime::Workspace> workspace_;  // of both
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
   std::int64_t step_ = 0;

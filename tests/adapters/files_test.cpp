@@ -241,16 +241,14 @@ TEST(RealModel, AnswersOfLlamaCpp) {
   const auto golden = nlohmann::json::parse(*text, nullptr, false);
   const std::string path = cached_model(golden["file"].get<std::string>());
   if (path.empty()) GTEST_SKIP() << golden["file"] << " is not in the cache";
-  engine::SessionOptions options;
-  options.threads = 2;
-  const auto session = Session::open(path, options);
+  const auto session = Session::open(path, exact());
   ASSERT_TRUE(session.ok()) << session.error().text();
   Adapter adapter = random_adapter((*session)->source(), "q,v,down", 8, 1);
   adapter.alpha = 16;
   std::uint32_t number = 0;
   for (auto& [name, weight] : adapter.weights) {
-    weight.a = by_rule(weight.rank * weight.inputs, 2 * number, 0.05f);
-    weight.b = by_rule(weight.outputs * weight.rank, 2 * number + 1, 0.05f);
+    weight.a = by_rule(weight.rank * weight.inputs, 2 * number, 0.1f);
+    weight.b = by_rule(weight.outputs * weight.rank, 2 * number + 1, 0.1f);
     ++number;
   }
   const Scratch file("smollm2.gguf");
@@ -258,6 +256,8 @@ TEST(RealModel, AnswersOfLlamaCpp) {
   const auto read = engine::read_adapter(file.path(), (*session)->source());
   ASSERT_TRUE(read.ok()) << read.error().text();
   const auto prompt = golden["tokens"].get<std::vector<engine::TokenId>>();
+  const auto plain = golden["plain"]["logits"].get<std::vector<float>>();
+  const auto adapted = golden["adapted"]["logits"].get<std::vector<float>>();
   for (const char* which : {"plain", "adapted"}) {
     const Status attached = (*session)->attach(*read, std::string(which) == "adapted" ? 1 : 0);
     ASSERT_TRUE(attached.ok()) << attached.error().text();
@@ -268,11 +268,18 @@ TEST(RealModel, AnswersOfLlamaCpp) {
     ASSERT_TRUE(logits.ok()) << logits.error().text();
     std::vector<float> found;
     for (std::size_t i = 0; i < logits->size(); i += 96) found.push_back((*logits)[i]);
-    EXPECT_GE(cosine(found, sample), 0.999) << which;
-    for (const engine::TokenId expected : answer) {
-      const auto best = std::max_element(logits->begin(), logits->end()) - logits->begin();
-      ASSERT_EQ(best, expected) << which;
-      logits = (*session)->prefill(sequence, std::span(&expected, 1));
+    // llama.cpp rounds activations to 8 bits, with and without an adapter: an angle, but one far
+    // below that between the two.
+    EXPECT_LE(1 - cosine(found, sample), 0.1 * (1 - cosine(plain, adapted))) << which;
+    const auto lead = golden[which]["lead"].get<std::vector<float>>();
+    for (std::size_t i = 0; i < answer.size(); ++i) {
+      const auto best = std::max_element(logits->begin(), logits->end());
+      const float found_lead = *best - (*logits)[static_cast<std::size_t>(answer[i])];
+      EXPECT_LE(found_lead, 0.25f) << which << " " << i;
+      if (lead[i] > 0.5f) {
+        EXPECT_EQ(best - logits->begin(), answer[i]) << which << " " << i;
+      }
+      logits = (*session)->prefill(sequence, std::span(answer).subspan(i, 1));
       ASSERT_TRUE(logits.ok());
     }
     (*session)->end(sequence);

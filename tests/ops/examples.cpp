@@ -65,4 +65,46 @@ std::vector<std::byte> bytes_of(const Tensor& tensor) {
   return bytes;
 }
 
+bool is_auxiliary(const ir::OpDescriptor& op, std::size_t result) {
+  return (op.name == "sequence_attention" || op.name == "output_loss") && result >= 1;
+}
+
+Result<GradientGraph> gradient_graph(const ir::OpDescriptor& op, std::span<const ir::Type> types,
+                                     const ir::Attributes& attributes,
+                                     std::span<const std::uint8_t> wanted) {
+  ir::Builder builder("gradient", ops::find_op);
+  const auto input = [&](const ir::Type& type, const std::string& name) {
+    return builder.source("input", type, {{"name", name}});
+  };
+  std::vector<ir::ValueId> operands;
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    operands.push_back(input(types[i], "operand" + std::to_string(i)));
+  }
+  const std::vector<ir::ValueId> results = builder.emit_all(op.name, operands, attributes);
+  std::vector<ir::ValueId> incoming;
+  for (std::size_t r = 0; r < results.size(); ++r) {
+    incoming.push_back(is_auxiliary(op, r)
+                           ? ir::kNoGradient
+                           : input(builder.type(results[r]), "factor" + std::to_string(r)));
+  }
+  const ir::Emit emit = [&](std::string_view name, std::vector<ir::ValueId> with,
+                            ir::Attributes how) {
+    return builder.emit_all(name, std::move(with), std::move(how));
+  };
+  const std::vector<ir::ValueId> made =
+      op.gradient({operands, types, results, incoming, wanted, attributes, emit});
+  GradientGraph out;
+  for (std::size_t i = 0; i < made.size(); ++i) {
+    if (made[i] == ir::kNoGradient) continue;
+    // An input cannot leave a graph as it is: a gradient may be the incoming one itself.
+    builder.output(builder.emit("scale", {made[i]}, {{"factor", 1.0}}),
+                   "gradient" + std::to_string(i));
+    out.owners.push_back(i);
+  }
+  auto graph = builder.finish();
+  if (!graph) return graph.error();
+  out.graph = *std::move(graph);
+  return out;
+}
+
 }  // namespace hone::testing_ops

@@ -13,9 +13,9 @@
 namespace hone::testing_graphs {
 namespace {
 
-constexpr std::int64_t kTokens = 37;
+constexpr std::int64_t kTokens = 13;
 constexpr std::int64_t kColumns = 256;  // whole blocks of every type
-constexpr std::int64_t kWords = 203;
+constexpr std::int64_t kWords = 99;
 
 // A product, its gradients, and a loss over the same weight.
 ir::Graph training_graph(DType dtype, bool weight_gradient, bool trained = false) {
@@ -61,6 +61,7 @@ class TrainingProducts : public testing::TestWithParam<DType> {};
 
 TEST_P(TrainingProducts, OneResultForAnyNumberOfThreadsAndLayout) {
   for (const bool integer : {false, true}) {
+    if (integer && !is_block_quantized(GetParam())) continue;
     ir::Graph graph = training_graph(GetParam(), true);
     if (integer) graph = after("integer", graph);
     const ir::Graph packed = after("layout", graph);
@@ -71,7 +72,7 @@ TEST_P(TrainingProducts, OneResultForAnyNumberOfThreadsAndLayout) {
     }
     for (const kernels::KernelTable* table : kernels::available_kernels()) {
       const auto expected = run(graph, table, 1);
-      for (const int threads : {1, 2, 3}) {
+      for (const int threads : {2, 3}) {
         EXPECT_EQ(difference(expected, run(graph, table, threads), 0), "") << table->isa;
         EXPECT_EQ(difference(expected, run(packed, table, threads), 0), "") << table->isa;
       }
@@ -79,10 +80,11 @@ TEST_P(TrainingProducts, OneResultForAnyNumberOfThreadsAndLayout) {
   }
 }
 
-// Sums of up to 256 products, then of 203: half an epsilon each in the worst case; the integer form
+// Sums of up to 256 products, then of 99: half an epsilon each in the worst case; the integer form
 // rounds a block's integer product once more.
 TEST_P(TrainingProducts, CloseToTheReferences) {
   for (const bool integer : {false, true}) {
+    if (integer && !is_block_quantized(GetParam())) continue;
     for (const bool weight_gradient : {false, true}) {
       ir::Graph graph = training_graph(GetParam(), weight_gradient);
       if (integer) graph = after("integer", graph);

@@ -25,9 +25,26 @@ float sum_of_block(std::span<const float> x) {
   return lanes[0];
 }
 
+// int8 rows bring the sums of their blocks along.
+Result<runtime::StepFunction> take_sums(Lowering& lowering, const ir::Operation& operation) {
+  const Int8Span in = int8_span(lowering, operation.operands[0]);
+  const RowSpan out = row_span(lowering, operation.results[0]);
+  return runtime::StepFunction([=](const runtime::Frame& frame, runtime::Worker worker) {
+    const Range rows = rows_of(out.rows, out.place, worker);
+    const float* sums = in.read(frame, worker).sums;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      std::copy_n(sums + static_cast<std::size_t>(row) * out.columns, out.columns,
+                  out.write(frame, worker, row).data());
+    }
+  });
+}
+
 }  // namespace
 
 Result<runtime::StepFunction> lower_pool(Lowering& lowering, const ir::Operation& operation) {
+  if (lowering.type(operation.operands[0]).layout == ir::Layout::kInt8Rows) {
+    return take_sums(lowering, operation);
+  }
   const RowSpan in = row_span(lowering, operation.operands[0]);
   const RowSpan out = row_span(lowering, operation.results[0]);
   const bool spreads = operation.is("spread_columns");

@@ -23,6 +23,25 @@ bool is_named_source(const Operation& operation) {
   return operation.is("parameter") || operation.is("input");
 }
 
+bool is_among(const Operation& operation, const std::vector<std::string>& names) {
+  return is_named_source(operation) &&
+         std::ranges::count(names, operation.attributes.text("name")) > 0;
+}
+
+void copy_marked(ir::Rewriter& rewriter, const ir::Graph& graph,
+                 const std::vector<std::string>& names) {
+  for (const Operation& operation : graph.operations) {
+    if (!operation.is("parameter") || !is_among(operation, names)) {
+      rewriter.copy(operation);
+      continue;
+    }
+    ir::Attributes attributes = operation.attributes;
+    attributes.set("writable", true);
+    const ValueId id = operation.results[0];
+    rewriter.replace(id, rewriter.emit_source(operation.op, graph.type(id), attributes));
+  }
+}
+
 class Backward {
  public:
   Backward(const ir::Graph& graph, const GradientOptions& options)
@@ -37,7 +56,7 @@ class Backward {
             }) {}
 
   Result<ir::Graph> run() {
-    for (const Operation& operation : graph_.operations) copy(operation);
+    copy_marked(rewriter_, graph_, options_.wanted);
     HONE_RETURN_IF_ERROR(seed());
     mark_needed();
     for (std::size_t i = graph_.operations.size(); i-- > 0;) {
@@ -62,24 +81,6 @@ class Backward {
   }
 
  private:
-  bool is_wanted(const Operation& operation) const {
-    return is_named_source(operation) &&
-           std::ranges::count(options_.wanted, operation.attributes.text("name")) > 0;
-  }
-
-  // A wanted parameter is marked as `writable`: its bytes will change, so that no pass may ask for a
-  // copy of them in another layout.
-  void copy(const Operation& operation) {
-    if (!operation.is("parameter") || !is_wanted(operation)) {
-      rewriter_.copy(operation);
-      return;
-    }
-    ir::Attributes attributes = operation.attributes;
-    attributes.set("writable", true);
-    const ValueId id = operation.results[0];
-    rewriter_.replace(id, rewriter_.emit_source(operation.op, graph_.type(id), attributes));
-  }
-
   Status seed() {
     for (std::size_t i = 0; i < graph_.outputs.size(); ++i) {
       if (graph_.output_names[i] != options_.loss) continue;
@@ -101,7 +102,7 @@ class Backward {
   // Values on a way from something wanted: only they need gradients.
   void mark_needed() {
     for (const Operation& operation : graph_.operations) {
-      bool needed = is_wanted(operation);
+      bool needed = is_among(operation, options_.wanted);
       for (const ValueId id : operation.operands) needed = needed || needed_[at(id)] != 0;
       for (const ValueId id : operation.results) needed_[at(id)] = needed ? 1 : 0;
     }
@@ -164,6 +165,12 @@ class Backward {
 }  // namespace
 
 std::string gradient_name(std::string_view of) { return fmt::format("gradient of {}", of); }
+
+Result<ir::Graph> mark_writable(const ir::Graph& graph, const std::vector<std::string>& names) {
+  ir::Rewriter rewriter(graph, ops::find_op);
+  copy_marked(rewriter, graph, names);
+  return rewriter.finish();
+}
 
 Result<ir::Graph> add_gradients(const ir::Graph& graph, const GradientOptions& options) {
   return Backward(graph, options).run();

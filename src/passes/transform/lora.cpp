@@ -149,10 +149,31 @@ class Adding {
     const bool pooled = options_.form == AdapterForm::kPooled;
     const std::int64_t columns = weight.columns() / (pooled ? kPoolColumns : 1);
     ir::ValueId x = rewriter_.map(dense_input(graph_, matmul));
+    if (options_.dropout > 0) x = drop(x);
     if (pooled) x = emit("pool_columns", {x});
     ir::ValueId low = emit("matmul", {x, parameter(lora_a_name(name), {rank, columns})});
     if (options_.scale != 1) low = emit("scale", {low}, {{"factor", options_.scale}});
     return emit("matmul", {low, parameter(lora_b_name(name), {weight.rows(), rank})});
+  }
+
+  ir::ValueId drop(ir::ValueId x) {
+    if (draws_ < 0) {
+      draws_ = rewriter_.emit_source(ops::find_op("input"), ir::tensor_type({2}, DType::kI32),
+                                     {{"name", std::string("draws")}});
+    }
+    return emit("dropout", {x, draws_}, {{"part", options_.dropout}, {"stream", streams_++}});
+  }
+
+  // What every output of the weight is multiplied by.
+  ir::ValueId gain(const ir::Operation& matmul, const std::string& name, std::int64_t rank) {
+    const ir::Type& weight = graph_.type(matmul.operands[1]);
+    if (options_.fixed_gain) return parameter(lora_gain_name(name), {weight.rows()});
+    const ir::ValueId norms = emit(
+        "adapted_row_norms",
+        {rewriter_.map(matmul.operands[1]), parameter(lora_a_name(name), {rank, weight.columns()}),
+         parameter(lora_b_name(name), {weight.rows(), rank})},
+        {{"scale", options_.scale}});
+    return emit("multiply", {parameter(lora_magnitude_name(name), {weight.rows()}), norms});
   }
 
   void adapt(const ir::Operation& operation, const std::string& name, std::int64_t rank) {
@@ -161,6 +182,12 @@ class Adding {
     const ir::ValueId part = branch(operation, name, rank);
     if (part < 0) return;
     const ir::ValueId product = operation.results[0];
+    if (options_.form == AdapterForm::kDora) {
+      const ir::ValueId sum = emit("add", {rewriter_.map(product), part});
+      const ir::ValueId scaled = emit("multiply", {sum, gain(operation, name, rank)});
+      if (scaled >= 0) rewriter_.replace(product, scaled);
+      return;
+    }
     const ir::Operation* reader = uses_[at(product)] == 1 ? readers_[at(product)] : nullptr;
     const bool to_residual = reader != nullptr && reader->is("add") &&
                              graph_.type(reader->operands[0]) == graph_.type(reader->operands[1]);
@@ -193,6 +220,8 @@ class Adding {
   std::vector<const ir::Operation*> readers_;  // the last reader of each value
   std::vector<ir::ValueId> late_;              // old product to the new branch that its reader adds
   std::map<std::string, ir::ValueId, std::less<>> parameters_;
+  ir::ValueId draws_ = -1;
+  std::int64_t streams_ = 0;
 };
 
 // Every linear layer that has none yet, but not what turns tokens into rows and back.
@@ -214,6 +243,8 @@ Result<ir::Graph> run(const ir::Graph& graph) {
 
 std::string lora_a_name(std::string_view weight) { return std::string(weight) + ".lora_a"; }
 std::string lora_b_name(std::string_view weight) { return std::string(weight) + ".lora_b"; }
+std::string lora_magnitude_name(std::string_view weight) { return std::string(weight) + ".lora_m"; }
+std::string lora_gain_name(std::string_view weight) { return std::string(weight) + ".lora_gain"; }
 
 Result<ir::Graph> add_lora(const ir::Graph& graph, const LoraOptions& options) {
   return Adding(graph, options).run();

@@ -17,6 +17,9 @@ enum class AdapterForm : std::uint8_t {
   // y + scale * B (A pool(x)), pool = sums over blocks of 32 columns (Xu et al. 2023, QA-LoRA,
   // section 3.3): the same as adding scale * (B A)[row][block] to every weight of a block.
   kPooled,
+  // m * (W x + scale * B (A x)) / |row of W + scale * B A|: magnitude and direction apart (Liu et
+  // al. 2024, DoRA, equation 5); the norm counts as constant in the gradient (section 4.3).
+  kDora,
 };
 
 struct LoraOptions {
@@ -24,6 +27,11 @@ struct LoraOptions {
   // The weight's name to the rank r of its adapter.
   std::map<std::string, std::int64_t, std::less<>> ranks;
   double scale = 1;
+  // Chance of dropping an element of x in front of A (Hu et al. 2021's lora_dropout); reads the
+  // input "draws" (2): the run's seed and the step.
+  double dropout = 0;
+  // Of kDora: magnitude / norm is a parameter of its own instead of being computed in each run.
+  bool fixed_gain = false;
   // A and B carry the attribute `writable`: the pass `layout` leaves them row-major, so that
   // whoever writes them in place is seen at the next run.
   bool writable = false;
@@ -32,6 +40,8 @@ struct LoraOptions {
 // Parameters of a weight's adapter, both f32: A (r, K), for pooled ones (r, K / 32); B (R, r).
 std::string lora_a_name(std::string_view weight);  // "blk.0.attn_q.weight.lora_a"
 std::string lora_b_name(std::string_view weight);
+std::string lora_magnitude_name(std::string_view weight);  // (R), of kDora
+std::string lora_gain_name(std::string_view weight);       // (R), of kDora with a fixed gain
 
 // Adds adapters to every matmul with the weights that `ranks` names; comes before the passes that
 // fuse or pack. Where the product is only added to a residual, the adapter's part is added after

@@ -33,22 +33,27 @@ std::size_t lines_in(std::string_view text) {
 
 // A value out of JSON text that begins at `line` of its file.
 Result<Json> parse_json(std::string_view text, std::size_t line) {
-  try {
-    return Json::parse(text);
-  } catch (const Json::parse_error& error) {
-    const std::size_t at = std::min(error.byte == 0 ? 0 : error.byte - 1, text.size());
+  // "[json.exception…] parse error at line 1, column 3: syntax error while …"
+  const auto broken = [&](std::string_view told, std::size_t byte) {
+    const std::size_t at = std::min(byte == 0 ? 0 : byte - 1, text.size());
     const std::string_view before = text.substr(0, at);
     const std::size_t start = before.rfind('\n') == before.npos ? 0 : before.rfind('\n') + 1;
-    std::string_view told = error.what();
-    // "[json.exception…] parse error at line 1, column 3: syntax error while …"
-    if (const std::size_t colon = told.find(": "); colon != told.npos)
-      told.remove_prefix(colon + 2);
+    const std::string column = byte == 0 ? "" : fmt::format(", column {}", at - start + 1);
+    const std::size_t behind = told.find(byte == 0 ? "] " : ": ");
+    if (behind != told.npos) told.remove_prefix(behind + 2);
     return Error{ErrorCode::kCorrupt,
                  "this is not JSON",
-                 fmt::format("line {}, column {}", line + lines_in(before), at - start + 1),
+                 fmt::format("line {}{}", line + lines_in(before), column),
                  excerpt(told, 200),
                  "one complete value",
                  ""};
+  };
+  try {
+    return Json::parse(text);
+  } catch (const Json::parse_error& error) {
+    return broken(error.what(), error.byte);
+  } catch (const Json::exception& error) {  // a number that no double holds
+    return broken(error.what(), 0);
   }
 }
 

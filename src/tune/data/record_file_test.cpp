@@ -90,6 +90,10 @@ TEST(RecordFile, MalformedLinesAreBadRecordsWithTheirPlace) {
   EXPECT_EQ(file.bad[2].reason.where, "line 4");
   EXPECT_TRUE(has(file.bad[2].reason.found, "txt"));
   EXPECT_EQ(file.bad[3].line, 5u);
+  const RecordFile huge = read("{\"text\": \"a\"}\n{\"text\": \"b\", \"n\": 1e999}\n");
+  ASSERT_EQ(huge.bad.size(), 1u);
+  EXPECT_EQ(huge.bad[0].reason.where, "line 2");
+  EXPECT_TRUE(has(huge.bad[0].reason.found, "1e999")) << huge.bad[0].reason.text();
   // The first line may be the broken one.
   EXPECT_EQ(read("{\"text\": \"a\n{\"text\": \"b\"}\n").bad.front().line, 1u);
 }

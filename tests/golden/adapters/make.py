@@ -7,8 +7,8 @@
 Every folder is a PEFT adapter as a user would have it (adapter_config.json and
 adapter_model.safetensors), of ../models/NAME, plus
   logits.bin   (T, V) little-endian f32: of ../models/NAME/tokens.json, in one prefill.
-`real` makes smollm2.json: the answer and some logits of SmolLM2 with a random GGUF adapter, by
-llama.cpp. The adapter's numbers come from a rule that the test repeats, so that it needs no file.
+`real` makes smollm2.json: the answer of SmolLM2 without and with a random GGUF adapter by
+llama.cpp, the lead of each token over the second, and some logits of the first. The adapter's numbers come from a rule that the test repeats, so that it needs no file.
 Everything in float32, attention "eager".
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -105,7 +105,7 @@ def rule(rows: int, columns: int, salt: int, size: float) -> np.ndarray:
 
 RANK = 8
 ALPHA = 16.0
-SIZE = 0.05
+SIZE = 0.1
 PROMPT = "The capital of France is"
 ANSWER_TOKENS = 12
 
@@ -147,15 +147,18 @@ def make_real(folder: Path) -> None:
             tokens = model.tokenize(PROMPT.encode(), add_bos=False)
             model.eval(tokens)
             logits = np.array(model.scores[len(tokens) - 1], dtype=np.float32)
-            answer = []
+            answer, lead = [], []
             row = logits
             for _ in range(ANSWER_TOKENS):
+                top = np.sort(row)
+                lead.append(round(float(top[-1] - top[-2]), 4))
                 answer.append(int(row.argmax()))
                 model.eval([answer[-1]])
                 row = np.array(model.scores[model.n_tokens - 1])
             record["tokens"] = tokens
             record[name] = {
                 "answer": answer,
+                "lead": lead,
                 "text": model.detokenize(answer).decode(errors="replace"),
                 "logits": [round(float(value), 4) for value in logits[::96]],
             }
