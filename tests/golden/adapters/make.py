@@ -8,7 +8,8 @@ Every folder is a PEFT adapter as a user would have it (adapter_config.json and
 adapter_model.safetensors), of ../models/NAME, plus
   logits.bin   (T, V) little-endian f32: of ../models/NAME/tokens.json, in one prefill.
 `real` makes smollm2.json: the answer of SmolLM2 without and with a random GGUF adapter by
-llama.cpp, the lead of each token over the second, and some logits of the first. The adapter's numbers come from a rule that the test repeats, so that it needs no file.
+llama.cpp, the lead of each token over the second, and some logits of the first. The adapter's
+numbers come from a rule that the test repeats, so that it needs no file.
 Everything in float32, attention "eager".
 """
 # SPDX-License-Identifier: Apache-2.0
