@@ -29,18 +29,12 @@ constexpr double kTarget = 1.3;  // nats a byte, where every training stops
 
 struct Checkpoint {
   std::string rule;
-  double rate = 0, clean = 0, loss_gained = 0;  // clean: held-out loss; gained by 4 bits
+  double rate = 0;
   tune::RoundingProbe probe;
   std::size_t steps = 0;
   bool reached = false;
   double last() const { return probe.blocks.back().total; }  // R_L
 };
-
-passes::QatOptions four_bits() {
-  passes::QatOptions options;
-  options.activation_bits = 4;
-  return options;
-}
 
 Result<Checkpoint> train(const RecipeContext& context, const tune::ByteText& text,
                          const Optimizer& optimizer, double factor) {
@@ -59,44 +53,30 @@ Result<Checkpoint> train(const RecipeContext& context, const tune::ByteText& tex
   how.target = kTarget;
   const auto curve = train_small(*model, text, {}, how);
   if (!curve) return curve.error();
-  const tune::Arithmetic rounded{
-      "w4a4", [](const ir::Graph& graph) { return passes::add_qat(graph, four_bits()); }, nullptr};
-  const std::int64_t batches = context.scaled(12, 1);
-  const auto clean = model->held_out_loss(text, batches, {});
-  const auto four = model->held_out_loss(text, batches, rounded);
-  auto probe = probe_rounding(*model, text, four_bits());
-  if (!clean || !four || !probe) {
-    return !clean ? clean.error() : !four ? four.error() : probe.error();
-  }
-  return Checkpoint{optimizer.rule,    how.learning_rate,    *clean,        *four - *clean,
-                    *std::move(probe), curve->losses.size(), curve->reached};
-}
-
-std::vector<double> column(const std::vector<Checkpoint>& rows,
-                           const std::function<double(const Checkpoint&)>& value) {
-  std::vector<double> out;
-  for (const Checkpoint& row : rows) out.push_back(value(row));
-  return out;
+  passes::QatOptions four;
+  four.weight_bits = four.activation_bits = 4;
+  auto probe = probe_rounding(*model, text, four, context.scaled(12, 1));
+  if (!probe) return probe.error();
+  return Checkpoint{optimizer.rule, how.learning_rate, *std::move(probe), curve->losses.size(),
+                    curve->reached};
 }
 
 void compare(const RecipeContext& context, const std::vector<Checkpoint>& used,
              RecipeReport& report) {
-  const auto gained = column(used, [](const Checkpoint& c) { return c.loss_gained; });
-  const auto add = [&](const char* what, const char* published,
-                       const std::function<double(const Checkpoint&)>& metric) {
-    const auto values = column(used, metric);
-    const double found = tune::rank_correlation(values, gained);
-    const auto range = tune::rank_correlation_interval(values, gained, context.seed);
-    report.rows.push_back(
-        {fmt::format("rank correlation of {} with the loss gained", what), published,
-         fmt::format("{:.2f} [{:.2f}, {:.2f}]", found, range.low, range.high), ""});
-    return std::abs(found);
+  std::vector<double> gained;
+  for (const Checkpoint& each : used) gained.push_back(each.probe.loss_gained);
+  const auto add = [&](const char* what, const char* published, auto metric) {
+    std::vector<double> values;
+    for (const Checkpoint& each : used) values.push_back(metric(each));
+    const auto found = tune::resampled_correlation(values, gained, context.seed);
+    report.rows.push_back({fmt::format("rank correlation of {} with the loss gained", what),
+                           published, found.text(), ""});
+    return std::abs(found.value);
   };
-  const double r =
-      add("R_L", "-0.89 (with accuracy)", [](const Checkpoint& c) { return c.last(); });
-  const double mmr = add("max to median", "0.62 (with accuracy)",
-                         [](const Checkpoint& c) { return c.probe.max_to_median; });
-  add("kurtosis", "0.70 (with accuracy)", [](const Checkpoint& c) { return c.probe.kurtosis; });
+  const double r = add("R_L", "-0.89 (accuracy)", [](const auto& c) { return c.last(); });
+  const double mmr =
+      add("max to median", "0.62 (accuracy)", [](const auto& c) { return c.probe.max_to_median; });
+  add("kurtosis", "0.70 (accuracy)", [](const auto& c) { return c.probe.kurtosis; });
   report.rows.push_back(checked("R_L foretells better than the largest activations", "yes",
                                 fmt::format("{:.2f} against {:.2f}", r, mmr), r > mmr));
 }
@@ -114,8 +94,8 @@ Result<RecipeReport> run(const RecipeContext& context) {
       auto made = train(context, *text, optimizer, factor);
       if (!made) return made.error();
       context.tell(fmt::format("{} {:.1e}: {} steps, loss {:.3f}, 4 bits {:+.3f}, R_L {:.3f}",
-                               made->rule, made->rate, made->steps, made->clean, made->loss_gained,
-                               made->last()));
+                               made->rule, made->rate, made->steps, made->probe.loss,
+                               made->probe.loss_gained, made->last()));
       all.push_back(*std::move(made));
       if (all.back().reached) used.push_back(all.back());
     }
@@ -126,8 +106,8 @@ Result<RecipeReport> run(const RecipeContext& context) {
     double gained = 0, last = 0, gain = 0, ratio = 0, clean = 0, count = 0;
     for (const Checkpoint& each : used) {
       if (each.rule != optimizer.rule) continue;
-      gained += each.loss_gained, last += each.last(), gain += each.probe.gain();
-      ratio += each.probe.max_to_median, clean += each.clean, ++count;
+      gained += each.probe.loss_gained, last += each.last(), gain += each.probe.gain();
+      ratio += each.probe.max_to_median, clean += each.probe.loss, ++count;
     }
     if (count == 0) continue;
     least[optimizer.rule] = gained / count;
@@ -138,21 +118,16 @@ Result<RecipeReport> run(const RecipeContext& context) {
          ""});
   }
   compare(context, used, report);
-  const auto best =
-      std::ranges::min_element(least, {}, &std::pair<const std::string, double>::second);
-  const auto worst =
-      std::ranges::max_element(least, {}, &std::pair<const std::string, double>::second);
-  report.rows.push_back({"loses least", "shampoo", best->first,
-                         best->first == "shampoo" ? "reproduced" : "not reproduced"});
-  report.rows.push_back({"loses most", "muon", worst->first,
-                         worst->first == "muon" ? "reproduced" : "not reproduced"});
+  const auto [best, worst] =
+      std::ranges::minmax_element(least, {}, &std::pair<const std::string, double>::second);
+  report.rows.push_back(checked("loses least", "shampoo", best->first, best->first == "shampoo"));
+  report.rows.push_back(checked("loses most", "muon", worst->first, worst->first == "muon"));
   report.notes.push_back(
       fmt::format("every training stops at a running loss of {} nats a byte; {} of {} got there",
                   kTarget, std::ranges::count(all, true, &Checkpoint::reached), all.size()));
   report.notes.push_back(
-      "the paper trains 50 M to 1.5 B parameters and measures zero-shot accuracy; here 0.4 M, "
-      "bytes, "
-      "and the held-out loss; Lion stands for Scion, PSGD is left out");
+      "the paper trains 50 M to 1.5 B parameters and measures zero-shot accuracy; here 0.4 M, and "
+      "the held-out loss of bytes; Lion stands for Scion, PSGD is left out");
   return report;
 }
 

@@ -157,9 +157,17 @@ Result<ir::Graph> block_graph(const ir::Graph& whole, std::int64_t layer, std::i
 }
 
 Result<RoundingProbe> probe_rounding(SmallModel& model, const ByteText& text,
-                                     const passes::QatOptions& rounding) {
+                                     const passes::QatOptions& rounding, std::int64_t batches) {
   Prober prober(model, text, rounding);
   RoundingProbe probe;
+  const Arithmetic rounded{
+      fmt::format("rounded to {} bits", rounding.weight_bits),
+      [rounding](const ir::Graph& graph) { return passes::add_qat(graph, rounding); }, nullptr};
+  const auto loss = model.held_out_loss(text, batches, {});
+  const auto rounded_loss = model.held_out_loss(text, batches, rounded);
+  if (!loss || !rounded_loss) return loss ? rounded_loss.error() : loss.error();
+  probe.loss = *loss;
+  probe.loss_gained = *rounded_loss - *loss;
   auto clean = prober.embedding();
   if (!clean) return clean.error();
   Values h = *std::move(clean);

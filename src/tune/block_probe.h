@@ -26,7 +26,9 @@ struct BlockErrors {
 };
 
 struct RoundingProbe {
-  std::vector<BlockErrors> blocks;
+  std::vector<BlockErrors> blocks;  // of one batch of what was held out
+  double loss = 0;                  // held out, of the clean model
+  double loss_gained = 0;           // by rounding
   // Of the inputs of all linear layers, means over rows: largest |x| over the median |x|, and
   // E[x^4] / E[x^2]^2, 3 for normal numbers.
   double max_to_median = 0;
@@ -34,8 +36,9 @@ struct RoundingProbe {
   double gain() const;  // mean of A of a block over R of the one before it
 };
 
+// `batches` for the losses.
 Result<RoundingProbe> probe_rounding(SmallModel& model, const ByteText& text,
-                                     const passes::QatOptions& rounding);
+                                     const passes::QatOptions& rounding, std::int64_t batches);
 
 // One block of the model's graph: the residual stream before it as the new input "stream" (N, C),
 // the outputs "stream" behind it and the inputs of its linear layers.

@@ -62,12 +62,13 @@ TEST(BlockProbe, ErrorsAddUp) {
   const ByteText text = grammar_text(3, 20000);
   passes::QatOptions none;
   none.weight_bits = none.activation_bits = 0;
-  const auto clean = probe_rounding(*model, text, none);
+  const auto clean = probe_rounding(*model, text, none, 1);
   ASSERT_TRUE(clean.ok()) << clean.error().text();
   for (const BlockErrors& block : clean->blocks) EXPECT_EQ(block.total, 0);
+  EXPECT_EQ(clean->loss_gained, 0);
   passes::QatOptions four;
   four.activation_bits = 4;
-  const auto probe = probe_rounding(*model, text, four);
+  const auto probe = probe_rounding(*model, text, four, 1);
   ASSERT_TRUE(probe.ok()) << probe.error().text();
   ASSERT_EQ(probe->blocks.size(), 2u);
   EXPECT_EQ(probe->blocks[0].propagated, 0) << "nothing came in";
