@@ -283,7 +283,7 @@ TEST_F(EvaluateOnTiny, ErrorsComeBeforeWork) {
 
 TEST_F(EvaluateOnTiny, TheTemplateIsTheModelsOwn) {
   chat_template_ =
-      "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
+      "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' ' }}{% endfor %}"
       "{% if add_generation_prompt %}a {% endif %}";
   open({});
   options_.raw = false;
@@ -367,9 +367,9 @@ TEST(EvaluateOnReal, ChoicesScoreAsInTransformers) {
         EXPECT_EQ(score.tokens, expected["tokens"][c]) << examples[i].prompt;
         const double error = std::abs(score.log_probability - reference);
         worst = std::max(worst, error / static_cast<double>(score.tokens));
-        // 30 layers of f32 in another order: 1e-3 nats a token, about what tests of the logits of
-        // this model allow.
-        EXPECT_LE(error, 1e-3 * static_cast<double>(score.tokens))
+        // 30 layers of f32 in another order: 2e-5 nats a token with AVX2 (2026-11-25), ten times
+        // that for other instruction sets. A dropped or doubled token is off by nats.
+        EXPECT_LE(error, 2e-4 * static_cast<double>(score.tokens))
             << kind << ": " << examples[i].prompt << examples[i].choices[c];
       }
     }
