@@ -81,6 +81,7 @@ const OpDescriptor& fake_quantize_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.straight_through = true;
     return op;
   }();
   return kOp;

@@ -49,6 +49,7 @@ const OpDescriptor& round_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.straight_through = true;
     op.row_wise = true;
     return op;
   }();

@@ -15,8 +15,9 @@ enum class Product : std::uint8_t {
   kWeight,   // matmul_outer: (R, K) = dy^T x
 };
 
-// What the operation is: with a parameter W in f32 of at least `least` rows and columns, or the
-// gradient of such a weight; kNone for all others, among them the narrow matrices of adapters.
+// What the operation is: with a parameter W in f32 (or one times constants) of at least `least`
+// rows and columns, or the gradient of such a weight; kNone for all others, among them the narrow
+// matrices of adapters.
 Product product_of(const ir::Graph& graph, const ir::Operation& operation, std::int64_t least);
 
 }  // namespace hone::passes
