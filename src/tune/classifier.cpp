@@ -90,13 +90,14 @@ Result<ir::Graph> Classifier::loss_graph(std::span<const std::int64_t> heads, st
       return builder.source("input", ir::tensor_type({rows}, dtype),
                             {{"name", fmt::format("{}.{}", what, head)}});
     };
-    const ir::ValueId weight =
-        parameter(builder, head_name(head),
-                  {options_.classes[static_cast<std::size_t>(head)], builder.type(hidden).columns()});
+    const ir::ValueId weight = parameter(
+        builder, head_name(head),
+        {options_.classes[static_cast<std::size_t>(head)], builder.type(hidden).columns()});
     ir::Attributes attributes;
     if (train) attributes.set("weight_gradient", true);
     const auto made = builder.emit_all(
-        "output_loss", {hidden, weight, input("targets", DType::kI32), input("weights", DType::kF32)},
+        "output_loss",
+        {hidden, weight, input("targets", DType::kI32), input("weights", DType::kF32)},
         std::move(attributes));
     losses.push_back(made.empty() ? hidden : made[0]);
   }
@@ -155,12 +156,10 @@ Result<std::vector<std::int32_t>> Classifier::predict(std::int64_t head,
   Network::Program program;
   program.build = [&] { return logits_graph(head, rows); };
   const std::vector<Network::Input> inputs = {{"features", std::as_bytes(features)}};
-  const auto outcome =
-      network_->run(fmt::format("predict {} of {}", rows, head), program, inputs);
+  const auto outcome = network_->run(fmt::format("predict {} of {}", rows, head), program, inputs);
   if (!outcome) return outcome.error();
   const std::span<const float> logits = outcome->outputs[0];
-  const auto classes =
-      static_cast<std::size_t>(options_.classes[static_cast<std::size_t>(head)]);
+  const auto classes = static_cast<std::size_t>(options_.classes[static_cast<std::size_t>(head)]);
   std::vector<std::int32_t> out;
   for (std::size_t row = 0; row < logits.size(); row += classes) {
     const auto part = logits.subspan(row, classes);

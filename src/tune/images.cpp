@@ -18,7 +18,7 @@ std::int64_t number_at(std::span<const std::uint8_t> bytes, std::size_t at) {
 }
 
 Error broken(const std::string& path, std::string found, std::string expected) {
-  return Error{ErrorCode::kCorrupt,  "this is no IDX file of bytes",        path, std::move(found),
+  return Error{ErrorCode::kCorrupt, "this is no IDX file of bytes",          path, std::move(found),
                std::move(expected), "install or download the data set again"};
 }
 
