@@ -42,19 +42,15 @@ struct Experiment {
     return learn_in_turn(context.pool, train, test, rule, *settings, {64, 64, rate, seed});
   }
 
-  // The rate at which the optimizer reaches the target, by bisection of its logarithm, on a seed
-  // that no result comes from.
+  // On a seed that no result comes from.
   Result<double> rate_of(const Optimizer& optimizer, double target) const {
-    double least = optimizer.least, most = optimizer.most;
-    for (std::int64_t i = 0; i < kSearch; ++i) {
-      const double rate = std::sqrt(least * most);
+    const auto measure = [&](double rate) -> Result<double> {
       const auto outcome = run(optimizer, rate, 1000 + context.seed);
       if (!outcome) return outcome.error();
-      context.tell(fmt::format("{} {:.2e}: right after a task {:.3f}, at the end {:.3f}",
-                               optimizer.rule, rate, outcome->current, outcome->final));
-      (outcome->current < target ? least : most) = rate;
-    }
-    return std::sqrt(least * most);
+      return outcome->current;
+    };
+    context.tell(fmt::format("{}: the rate for {:.0f} %", optimizer.rule, 100 * target));
+    return tune::rate_reaching(target, optimizer.least, optimizer.most, kSearch, measure);
   }
 };
 
@@ -67,21 +63,14 @@ struct Seeds {
   }
 };
 
-// How often the first is larger than the second, seed by seed.
-std::int64_t larger(const Seeds& a, const Seeds& b, double ClassTaskOutcome::*part) {
-  std::int64_t count = 0;
-  for (std::size_t i = 0; i < a.each.size(); ++i)
-    count += a.each[i].*part > b.each[i].*part ? 1 : 0;
-  return count;
-}
-
 // Of two optimizers that know their tasks equally well; others cannot be compared.
 void compare(RecipeReport& report, double target, const Seeds& adamw, const Seeds& other,
              std::string_view name) {
   const double gap =
       adamw.mean(&ClassTaskOutcome::current) - other.mean(&ClassTaskOutcome::current);
   const auto row = [&](std::string what, std::string published, double ClassTaskOutcome::*part) {
-    const std::int64_t count = larger(adamw, other, part);
+    std::int64_t count = 0;
+    for (std::size_t i = 0; i < kSeeds; ++i) count += adamw.each[i].*part > other.each[i].*part;
     report.rows.push_back(checked(fmt::format("at {:.0f} %: {}", 100 * target, what),
                                   std::move(published),
                                   fmt::format("{} of {} seeds", count, kSeeds), count >= 4));

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cmath>
+#include <ctime>
 
 #include "base/timing.h"
 #include "optim/registry.h"
@@ -17,8 +17,7 @@ using tune::Sharpness;
 using tune::TextTask;
 
 constexpr std::int64_t kFeatures = 1024, kRows = 32, kSeeds = 3;
-constexpr double kRate = 1e-3, kRho = 0.05;  // of the paper's grid 0.01, 0.05, 0.1, 0.5
-constexpr std::array<std::int64_t, 3> kHeads = {0, 1, 2};
+constexpr double kRho = 0.05;  // of the paper's grid 0.01, 0.05, 0.1, 0.5
 
 struct Method {
   const char* name;
@@ -28,59 +27,22 @@ constexpr std::array kMethods = {
     Method{"joint training", Sharpness::kNone}, Method{"SAM on the mean loss", Sharpness::kGlobal},
     Method{"SAM task by task", Sharpness::kPerTask}, Method{"SAMO", Sharpness::kSamo}};
 
-Result<tune::Classifier> model_of(const RecipeContext& context, std::uint64_t seed) {
-  return tune::Classifier::make(context.pool, {kFeatures, 64, 1, {2, 2, 6}}, seed);
-}
-
-// Trains with Adam and gives the test accuracy of each head that was trained: all of them by the
-// method, or, where there is none, one alone.
-Result<std::vector<double>> train(const RecipeContext& context, std::span<const TextTask> tasks,
-                                  const Method* method, std::int64_t single, std::uint64_t seed) {
-  auto model = model_of(context, seed);
-  if (!model) return model.error();
-  tune::MultitaskGradient gradient(
-      *model, 3, {method != nullptr ? method->sharpness : Sharpness::kNone, kRho, {}, seed});
-  const auto heads =
-      method != nullptr ? std::span<const std::int64_t>(kHeads) : std::span(&single, 1);
-  const optim::UpdateRule& rule = *optim::find_rule("adamw");
-  tune::Stepper stepper(model->network(), model->parameters_of(heads), rule,
-                        optim::Settings(rule.defaults));
-  const std::int64_t steps = context.scaled(500, 5);
-  for (std::int64_t step = 0; step < steps; ++step) {
-    const auto batch = text_batch(tasks, kRows, seed, step);
-    if (method != nullptr) {
-      const auto all = gradient.of(batch, step);
-      if (!all) return all.error();
-      stepper.step(*all, kRate, 0, 1);
-    } else {
-      const auto one = model->gradients(heads, batch.tasks[static_cast<std::size_t>(single)]);
-      if (!one) return one.error();
-      stepper.step(one->gradients, kRate, 0, 1);
-    }
-  }
-  std::vector<double> out;
-  for (const std::int64_t head : heads) {
-    const TextTask& task = tasks[static_cast<std::size_t>(head)];
-    const auto right = model->accuracy(head, task.test_features, task.test_labels);
-    if (!right) return right.error();
-    out.push_back(*right);
-  }
-  return out;
-}
-
-// Median seconds of a method's gradient, of all methods in turn.
+// Median processor seconds of a method's gradient, all methods in turn: other work on the machine
+// would stretch long steps more than short ones.
 Result<std::vector<double>> seconds(const RecipeContext& context, std::span<const TextTask> tasks,
                                     bool every_label) {
-  auto model = model_of(context, 1);
+  auto model = tune::Classifier::make(context.pool, {kFeatures, 64, 1, {2, 2, 6}}, 1);
   if (!model) return model.error();
   std::array<std::vector<double>, kMethods.size()> all;
   for (std::int64_t round = 0; round <= context.scaled(100, 3); ++round) {
     const auto batch = text_batch(tasks, kRows, 1, round, every_label);
     for (std::size_t i = 0; i < kMethods.size(); ++i) {
       tune::MultitaskGradient gradient(*model, 3, {kMethods[i].sharpness, kRho, {}, 1});
-      const double begin = seconds_now();
+      const std::clock_t begin = std::clock();
       if (const auto done = gradient.of(batch, round); !done) return done.error();
-      if (round > 0) all[i].push_back(seconds_now() - begin);  // the first compiles
+      if (round > 0)
+        all[i].push_back(static_cast<double>(std::clock() - begin) /
+                         CLOCKS_PER_SEC);  // the first compiles
     }
   }
   return std::vector<double>{median(all[0]), median(all[1]), median(all[2]), median(all[3])};
@@ -104,14 +66,21 @@ Result<RecipeReport> run(const RecipeContext& context) {
   accuracies.fill(std::vector<double>(3));
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     std::vector<double> alone;
-    for (const std::int64_t head : kHeads) {
-      const auto one = train(context, *tasks, nullptr, head, context.seed + 10 * seed);
+    tune::TextRun how;
+    how.seed = how.gradient.seed = context.seed + 10 * seed;
+    how.gradient.rho = kRho;
+    how.rows = kRows;
+    how.steps = context.scaled(500, 5);
+    for (how.alone = 0; how.alone < 3; ++how.alone) {
+      const auto one = learn_tasks(context.pool, *tasks, how);
       if (!one) return one.error();
       alone.push_back((*one)[0]);
-      single[static_cast<std::size_t>(head)] += alone.back() / kSeeds;
+      single[static_cast<std::size_t>(how.alone)] += alone.back() / kSeeds;
     }
+    how.alone = -1;
     for (std::size_t i = 0; i < kMethods.size(); ++i) {
-      const auto all = train(context, *tasks, &kMethods[i], 0, context.seed + 10 * seed);
+      how.gradient.sharpness = kMethods[i].sharpness;
+      const auto all = learn_tasks(context.pool, *tasks, how);
       if (!all) return all.error();
       double drop = 0;  // Delta m: the mean relative loss against single tasks, in percent
       for (std::size_t k = 0; k < 3; ++k) {

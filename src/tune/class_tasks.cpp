@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 
 #include "base/random.h"
@@ -99,6 +100,17 @@ Result<ClassTaskOutcome> learn_in_turn(ThreadPool& pool, const std::vector<Class
     out.effective_rank += optim::effective_rank(values, shape) / 2;
   }
   return out;
+}
+
+Result<double> rate_reaching(double target, double least, double most, std::int64_t tries,
+                             const std::function<Result<double>(double rate)>& measure) {
+  for (std::int64_t i = 0; i < tries; ++i) {
+    const double rate = std::sqrt(least * most);
+    const auto reached = measure(rate);
+    if (!reached) return reached.error();
+    (*reached < target ? least : most) = rate;
+  }
+  return std::sqrt(least * most);
 }
 
 }  // namespace hone::tune

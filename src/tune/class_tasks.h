@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
+#include <functional>
 #include <vector>
 
 #include "base/status.h"
@@ -42,5 +42,10 @@ Result<ClassTaskOutcome> learn_in_turn(ThreadPool& pool, const std::vector<Class
                                        const std::vector<ClassTask>& test,
                                        const optim::UpdateRule& rule,
                                        const optim::Settings& settings, const ClassTaskRun& run);
+
+// The rate at which a measure that rises with it reaches the target: `tries` halvings of the
+// logarithm between two rates.
+Result<double> rate_reaching(double target, double least, double most, std::int64_t tries,
+                             const std::function<Result<double>(double rate)>& measure);
 
 }  // namespace hone::tune

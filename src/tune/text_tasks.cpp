@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/random.h"
+#include "optim/registry.h"
 #include "tune/labelled_text.h"
 
 namespace hone::tune {
@@ -90,6 +91,46 @@ MultitaskBatch text_batch(std::span<const TextTask> tasks, std::int64_t rows, st
   }
   for (std::size_t i = 0; every_label && i < tasks.size(); ++i) {
     out.tasks[i] = {out.joint.features, {out.joint.labels[i]}};
+  }
+  return out;
+}
+
+Result<std::vector<double>> learn_tasks(ThreadPool& pool, std::span<const TextTask> tasks,
+                                        const TextRun& run) {
+  ClassifierOptions options;
+  options.features = std::ssize(tasks[0].features) / std::ssize(tasks[0].labels);
+  options.hidden = run.hidden;
+  std::vector<std::int64_t> heads;
+  for (const TextTask& task : tasks) {
+    if (run.alone < 0 || run.alone == std::ssize(options.classes)) {
+      heads.push_back(std::ssize(options.classes));
+    }
+    options.classes.push_back(task.classes);
+  }
+  auto model = Classifier::make(pool, options, run.seed);
+  if (!model) return model.error();
+  MultitaskGradient gradient(*model, std::ssize(tasks), run.gradient);
+  const optim::UpdateRule& rule = *optim::find_rule("adamw");
+  Stepper stepper(model->network(), model->parameters_of(heads), rule,
+                  optim::Settings(rule.defaults));
+  for (std::int64_t step = 0; step < run.steps; ++step) {
+    const MultitaskBatch batch = text_batch(tasks, run.rows, run.seed, step);
+    if (run.alone < 0) {
+      const auto all = gradient.of(batch, step);
+      if (!all) return all.error();
+      stepper.step(*all, run.rate, 0, 1);
+    } else {
+      const auto one = model->gradients(heads, batch.tasks[static_cast<std::size_t>(run.alone)]);
+      if (!one) return one.error();
+      stepper.step(one->gradients, run.rate, 0, 1);
+    }
+  }
+  std::vector<double> out;
+  for (const std::int64_t head : heads) {
+    const TextTask& task = tasks[static_cast<std::size_t>(head)];
+    const auto right = model->accuracy(head, task.test_features, task.test_labels);
+    if (!right) return right.error();
+    out.push_back(*right);
   }
   return out;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/threads.h"
 #include "tune/multitask.h"
 
 namespace hone::tune {
@@ -29,5 +30,19 @@ Result<std::vector<TextTask>> read_text_tasks(const std::string& folder, std::in
 // every task; the labels of rows of other tasks mean nothing, so this is for measuring time.
 MultitaskBatch text_batch(std::span<const TextTask> tasks, std::int64_t rows, std::uint64_t seed,
                           std::int64_t step, bool every_label = false);
+
+struct TextRun {
+  MultitaskOptions gradient;
+  std::int64_t alone = -1;   // the one task that is trained; -1: all of them
+  std::int64_t hidden = 64;  // a trunk of one layer
+  std::int64_t rows = 32;    // of each task in a step
+  std::int64_t steps = 500;
+  double rate = 3e-3;  // Adam's; gradients are clipped to 1
+  std::uint64_t seed = 1;
+};
+
+// Trains a new classifier; the test accuracies of the tasks that were trained.
+Result<std::vector<double>> learn_tasks(ThreadPool& pool, std::span<const TextTask> tasks,
+                                        const TextRun& run);
 
 }  // namespace hone::tune
