@@ -4,8 +4,8 @@
 // Each weight is decoded to the f32 that its format says (the bits of its decoder), 16 rows of some
 // columns at a time, into the first-level cache. One output element is one chain of fused
 // multiply-adds over the columns in order, so that its bits do not depend on how the work is cut.
+#include "kernels/matmul_decode.h"
 #include "kernels/matmul_finish.h"
-#include "kernels/matmul_panel.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 namespace {
@@ -18,63 +18,9 @@ struct Decoded {
   alignas(64) float values[kFloatChunk][kPanelRows];
 };
 
-// Format F's 32 columns from `unit` on: (32, 16) f32.
-template <typename F>
-HONE_INLINE void decode_unit(const PanelBytes& panel, std::int64_t unit, float zero_point,
-                             float (*out)[kPanelRows]) {
-  const std::byte* codes = panel.codes + unit * F::kLines * kLineBytes;
-  each_index<F::kBlocks>([&]<int kBlock>() HONE_LAMBDA {
-    const BlockScales block = F::block_scales(panel.scales, unit * F::kBlocks + kBlock);
-    each_index<F::kQuads>([&]<int kQuad>() HONE_LAMBDA {
-      constexpr int kOfUnit = kBlock * F::kQuads + kQuad;
-      const Codes quad = F::template quad<kOfUnit>(codes);
-      each_index<4>([&]<int kColumn>() HONE_LAMBDA {
-        Floats code = floats_of_column<kColumn>(quad);
-        // Two roundings with a minimum, as the decoders do it.
-        if constexpr (F::kMinimum) {
-          code = add(multiply(block.scale, code), block.minimum);
-        } else {
-          code = multiply(block.scale, subtract(code, splat(zero_point)));
-        }
-        store_floats(code, out[4 * kOfUnit + kColumn]);
-      });
-    });
-  });
-}
-
-inline void decode_plain(const PackedLayout& layout, const std::byte* panel,
-                         std::int64_t first_column, int columns, Decoded& out) {
-  constexpr std::int64_t kRowBytes = 4 * kPanelRows;  // of f32, and of a pair of bf16
-  const std::byte* from =
-      panel + first_column * (layout.codes == CodeKind::kF32 ? kRowBytes : kRowBytes / 2);
-  for (int column = 0; column < columns; ++column) {
-    Floats value;
-    if (layout.codes == CodeKind::kF32) {
-      value = load_floats(reinterpret_cast<const float*>(from + column * kRowBytes));
-    } else if (layout.codes == CodeKind::kF16) {
-      value = floats_of_halves(from + column * (kRowBytes / 2));
-    } else {
-      const std::byte* pair = from + column / 2 * kRowBytes;
-      value = column % 2 == 0 ? floats_of_bf16_pairs<0>(pair) : floats_of_bf16_pairs<1>(pair);
-    }
-    store_floats(value, out.values[column]);
-  }
-}
-
 inline void decode_columns(const PackedLayout& layout, const std::byte* weights, std::int64_t panel,
                            std::int64_t first_column, int columns, Decoded& out) {
-  const PanelBytes bytes = panel_bytes(layout, weights, panel);
-  if (layout.scales == ScaleKind::kNone) {
-    decode_plain(layout, bytes.scales, first_column, columns, out);
-    return;
-  }
-  const auto zero_point = static_cast<float>(layout.zero_point);
-  visit_format(layout, [&]<typename F>(F) {
-    for (int column = 0; column < columns; column += kUnitColumns) {
-      decode_unit<F>(bytes, (first_column + column) / kUnitColumns, zero_point,
-                     out.values + column);
-    }
-  });
+  decode_panel(layout, weights, panel, first_column, columns, out.values[0], kPanelRows);
 }
 
 // One panel's decoded columns times kTokens tokens. sums: (kTokens, 16), begun if `first`.

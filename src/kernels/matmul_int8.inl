@@ -140,20 +140,23 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
       BlockDots dots[kPanels][kTokens];
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
         HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-          dots[p][n].begin(load_word(terms + 2 * kTokens + n));
+          dots[p][n].begin(terms + 2 * kTokens + n);
         }
       }
-      each_index<F::kQuads>([&]<int kQuad>() HONE_LAMBDA {
+      each_index<BlockDots::kPasses * F::kQuads>([&]<int kStep>() HONE_LAMBDA {
+        constexpr int kPass = kStep / F::kQuads;
+        constexpr int kQuad = kStep % F::kQuads;
         constexpr int kOfUnit = kBlock * F::kQuads + kQuad;
         Codes quads[kPanels];
         HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
           quads[p] = F::template quad<kOfUnit>(codes[p]);
-          if constexpr (kKeep) store_codes(quads[p], kept->codes[p][unit][kOfUnit]);
+          if constexpr (kKeep && kPass == 0) store_codes(quads[p], kept->codes[p][unit][kOfUnit]);
+          quads[p] = BlockDots::template part<kPass>(quads[p]);
         }
         HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
           const Quad x = splat_quad(activations + n * columns + 4 * kOfUnit);
           HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-            dots[p][n].template add_quad<kQuad>(quads[p], x);
+            dots[p][n].template add_quad<kPass, kQuad>(quads[p], x);
           }
         }
       });
@@ -167,8 +170,8 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
           if constexpr (F::kMinimum) store_floats(block.minimum, to[2]);
         }
         HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-          sums[p][n] = add_block<F::kMinimum>(sums[p][n], dots[p][n].bits_as_floats(), block,
-                                              terms + n, kTokens);
+          const Floats dot = dots[p][n].bits_as_floats(terms + 2 * kTokens + n);
+          sums[p][n] = add_block<F::kMinimum>(sums[p][n], dot, block, terms + n, kTokens);
         }
       }
       terms += 3 * kTokens;
@@ -207,18 +210,21 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, st
     BlockDots dots[kPanels][kTokens];
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
       HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-        dots[p][n].begin(load_word(terms + 2 * kTokens + n));
+        dots[p][n].begin(terms + 2 * kTokens + n);
       }
     }
-    each_index<kQuads>([&]<int kQuad>() HONE_LAMBDA {
+    each_index<BlockDots::kPasses * kQuads>([&]<int kStep>() HONE_LAMBDA {
+      constexpr int kPass = kStep / kQuads;
+      constexpr int kQuad = kStep % kQuads;
       Codes quads[kPanels];
       HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-        quads[p] = load_codes(codes + p * kCodesOfPanel + kQuad * kLineBytes);
+        quads[p] = BlockDots::template part<kPass>(
+            load_codes(codes + p * kCodesOfPanel + kQuad * kLineBytes));
       }
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
         const Quad x = splat_quad(activations + n * columns + kQuad * 4);
         HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-          dots[p][n].template add_quad<kQuad>(quads[p], x);
+          dots[p][n].template add_quad<kPass, kQuad>(quads[p], x);
         }
       }
     });
@@ -227,8 +233,8 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, st
       BlockScales block_scales = {load_floats(at), load_floats(at + kPanelRows), {}};
       if constexpr (kMinimum) block_scales.minimum = load_floats(at + 2 * kPanelRows);
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-        sums[p][n] = add_block<kMinimum>(sums[p][n], dots[p][n].bits_as_floats(), block_scales,
-                                         terms + n, kTokens);
+        const Floats dot = dots[p][n].bits_as_floats(terms + 2 * kTokens + n);
+        sums[p][n] = add_block<kMinimum>(sums[p][n], dot, block_scales, terms + n, kTokens);
       }
     }
     codes += kQuads * kLineBytes;

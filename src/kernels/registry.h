@@ -11,6 +11,7 @@
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
 #include "kernels/peak.h"
+#include "kernels/update.h"
 
 namespace hone::kernels {
 

@@ -27,6 +27,16 @@ std::vector<Example> examples() {
           {{{tensor_type({1, 96})}, {tensor_type({33, 96})}}, {}, 256}};
 }
 
+// y = x W^T: dx = dy W, dW = dy^T x.
+std::vector<std::int32_t> gradient(const ir::Differentiation& differentiation) {
+  const auto& [operands, types, results, gradients, wanted, attributes, emit] = differentiation;
+  std::vector<std::int32_t> out(2, ir::kNoGradient);
+  if (gradients[0] == ir::kNoGradient) return out;
+  if (wanted[0] != 0) out[0] = emit("matmul_back", {gradients[0], operands[1]}, {})[0];
+  if (wanted[1] != 0) out[1] = emit("matmul_outer", {gradients[0], operands[0]}, {})[0];
+  return out;
+}
+
 }  // namespace
 
 const OpDescriptor& matmul_op() {
@@ -38,6 +48,7 @@ const OpDescriptor& matmul_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -17,13 +17,15 @@ TypesResult infer(Types operands, const Attributes& attributes) {
   return std::vector<Type>{tensor_type({rows, operands[0].columns()})};
 }
 
-// Rows of one index add up in the order in which they stand.
+// Rows of one index add up in the order in which they stand; an index that is not below `rows` adds
+// nowhere.
 void evaluate(const Evaluation& evaluation) {
   const std::vector<double>& x = evaluation.operands[0]->data;
   const std::vector<double>& indices = evaluation.operands[1]->data;
   const auto columns = static_cast<std::size_t>(evaluation.operands[0]->type.columns());
   for (std::size_t i = 0; i < x.size(); ++i) {
     const auto row = static_cast<std::size_t>(indices[i / columns]);
+    if (row >= static_cast<std::size_t>(evaluation.results[0].type.rows())) continue;
     evaluation.results[0].data[row * columns + i % columns] += x[i];
   }
 }

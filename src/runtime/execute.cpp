@@ -55,6 +55,7 @@ void execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
   frame.weights = bindings.weights;
   frame.inputs = bindings.inputs;
   frame.caches = bindings.caches;
+  frame.barrier = &pool.barrier();
   if (profile != nullptr) {
     profile->step_nanoseconds.resize(program.steps.size(), 0);
     ++profile->runs;

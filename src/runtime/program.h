@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/threads.h"
 #include "ir/op.h"
 #include "kernels/attention.h"
 #include "runtime/plan.h"
@@ -19,6 +20,8 @@ namespace hone::runtime {
 // Weight, not of its bytes: replacing the bytes patches every program that uses it.
 struct Weight {
   std::span<const std::byte> bytes;
+  // The same bytes where a program may change them (a trained parameter); empty otherwise.
+  std::span<std::byte> writable = {};
 };
 
 // The pages of one layer's keys and values.
@@ -58,7 +61,12 @@ struct Frame {
   std::span<const Weight* const> weights;
   std::span<const std::span<const std::byte>> inputs;
   std::span<const CachePages> caches;
+  Barrier* barrier = nullptr;  // of the pool that runs
 
+  // For a step in several phases: all threads pass it together. None of them may leave it out.
+  void wait(Worker worker) const {
+    if (worker.threads > 1) barrier->arrive_and_wait(worker.thread);
+  }
   std::span<std::byte> bytes(const Place& place, int thread) const {
     std::byte* base = place.space == Space::kArena
                           ? arena

@@ -48,6 +48,13 @@ Tensor draw(const ir::ExampleOperand& operand, Random& random) {
 }
 
 std::vector<std::byte> bytes_of(const Tensor& tensor) {
+  if (tensor.type.dtype == DType::kI8) {
+    std::vector<std::byte> codes;
+    for (const double value : tensor.data) {
+      codes.push_back(static_cast<std::byte>(static_cast<std::int8_t>(value)));
+    }
+    return codes;
+  }
   std::vector<std::byte> bytes(tensor.data.size() * 4);
   for (std::size_t i = 0; i < tensor.data.size(); ++i) {
     const float f = static_cast<float>(tensor.data[i]);
@@ -59,7 +66,7 @@ std::vector<std::byte> bytes_of(const Tensor& tensor) {
 }
 
 bool is_auxiliary(const ir::OpDescriptor& op, std::size_t result) {
-  return op.name == "sequence_attention" && result == 1;
+  return (op.name == "sequence_attention" || op.name == "output_loss") && result >= 1;
 }
 
 Result<GradientGraph> gradient_graph(const ir::OpDescriptor& op, std::span<const ir::Type> types,

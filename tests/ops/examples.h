@@ -19,7 +19,7 @@ ir::Tensor draw(const ir::ExampleOperand& operand, Random& random);
 // As kernels read it: f32, or i32.
 std::vector<std::byte> bytes_of(const ir::Tensor& tensor);
 
-// Results that no loss may depend on: they are for the gradient op alone.
+// Results that no loss may depend on: they are for the gradient op alone, or gradients themselves.
 bool is_auxiliary(const ir::OpDescriptor& op, std::size_t result);
 
 // The gradients of an op of inputs "operand<i>", where those of its results are inputs "factor<r>".

@@ -31,6 +31,11 @@ std::vector<double> decoded(const runtime::Program& program, runtime::Workspace&
   const auto raw = runtime::output(program, workspace, index);
   const ir::Type& type = program.outputs[index].type;
   std::vector<double> out;
+  if (type.dtype == DType::kI8 && type.layout == ir::Layout::kRowMajor) {
+    const auto* values = reinterpret_cast<const std::int8_t*>(raw.data());
+    out.assign(values, values + type.elements());
+    return out;
+  }
   if (type.layout != ir::Layout::kInt8Rows) {
     out.assign(raw.begin(), raw.begin() + type.elements());
     return out;

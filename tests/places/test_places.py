@@ -78,6 +78,14 @@ ADDITIONS = (
         f'int main() {{ return hone::models::find_family("{NAME}") != nullptr ? 0 : 1; }}\n',
     ),
     Addition(
+        "update rule",
+        "src/optim",
+        "lion",
+        ("src/optim/registry.cpp",),
+        '#include "optim/registry.h"\n'
+        f'int main() {{ return hone::optim::find_rule("{NAME}") != nullptr ? 0 : 1; }}\n',
+    ),
+    Addition(
         "verb",
         "src/cli",
         "doctor",

@@ -143,8 +143,7 @@ Result<StepFunction> lower_scatter_rows(Lowering& lowering, const ir::Operation&
       std::fill(to.begin(), to.end(), 0.0f);
     }
     for (std::int64_t row = 0; row < x.rows; ++row) {
-      const std::int64_t index =
-          std::clamp<std::int64_t>(wanted[static_cast<std::size_t>(row)], 0, out.rows - 1);
+      const std::int64_t index = wanted[static_cast<std::size_t>(row)];
       if (index < share.begin || index >= share.end) continue;
       const Out to = out.write(frame, worker, index);
       k->add(to, x.read(frame, worker, row), to);

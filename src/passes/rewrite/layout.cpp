@@ -6,18 +6,22 @@
 namespace hone::passes {
 namespace {
 
-// A parameter goes into the layout when every use of it can read it.
+// A parameter goes into the layout when every use of it can read it. One that somebody writes in
+// place (the attribute `writable`) stays as it is: packing at every step would cost more than it
+// brings.
 bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
-  if (operation.is("gather")) return operand == 0;
+  if (operation.is("gather") || operation.is("adapted_row_norms")) return operand == 0;
   if (operation.is("matmul_group")) return operand >= 1;
   if (operation.is("matmul_gated")) return operand == 1 || operand == 2;
+  if (operation.is("matmul_back") || operation.is("output_loss")) return operand == 1;
   return (operation.is("matmul") || operation.is("matmul_add")) && operand == 1;
 }
 
 Result<ir::Graph> run(const ir::Graph& graph) {
   std::vector<bool> fits(graph.values.size(), false);
   for (const ir::Operation& operation : graph.operations) {
-    if (operation.is("parameter") && graph.type(operation.results[0]).shape.size() == 2) {
+    if (operation.is("parameter") && graph.type(operation.results[0]).shape.size() == 2 &&
+        !operation.attributes.flag("writable")) {
       fits[static_cast<std::size_t>(operation.results[0])] = true;
     }
   }
