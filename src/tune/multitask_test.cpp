@@ -61,7 +61,9 @@ TEST(Multitask, MethodsMeetWithoutAStepUp) {
     MultitaskGradient sharp(*model, 3, {sharpness, 0.2, {}, 1});
     const auto above = sharp.of(batch, 1);
     ASSERT_TRUE(above.ok()) << above.error().text();
-    if (sharpness != Sharpness::kNone) EXPECT_GT(distance(*above, joint), 1e-3);
+    if (sharpness != Sharpness::kNone) {
+      EXPECT_GT(distance(*above, joint), 1e-3);
+    }
     EXPECT_TRUE(std::ranges::equal(model->network().values("layer.0.weight"), weights));
   }
 }

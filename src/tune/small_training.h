@@ -38,7 +38,7 @@ Result<SmallCurve> train_small(SmallModel& model, const ByteText& text,
 struct SmallRun {
   SmallModelOptions model;
   std::string_view rule = "adamw", settings;  // of optim
-  optim::Schedule schedule;
+  optim::Schedule schedule = {};
   double decay = 0, clip = 1;
   std::int64_t held_out_batches = 32;
   std::uint64_t seed = 1;  // of weights and batches

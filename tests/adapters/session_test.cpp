@@ -224,7 +224,7 @@ TEST(Misfits, AreNamed) {
             std::string::npos);
   Adapter embedding = good;
   embedding.weights["token_embd.weight"] =
-      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160)};
+      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160), {}};
   EXPECT_NE(error_of(embedding).find("embedding"), std::string::npos);
   Adapter broken = good;
   broken.weights["blk.0.attn_q.weight"].a[3] = NAN;
@@ -233,7 +233,7 @@ TEST(Misfits, AreNamed) {
   const auto tied = open(golden_folder("llama-rope3"), exact());
   Adapter output = random_adapter(tied->source(), "q", 1, 1);
   output.weights["output.weight"] =
-      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160)};
+      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160), {}};
   const Status status = tied->attach(output);
   ASSERT_FALSE(status.ok());
   EXPECT_NE(status.error().text().find("ties"), std::string::npos);

@@ -61,7 +61,7 @@ inline Adapter random_adapter(const engine::ModelSource& model, const std::strin
   for (const std::string& name : *names) {
     const auto& shape = model.find(name)->shape;
     const std::int64_t pool = kind == AdapterKind::kPooled ? formats::kPoolColumns : 1;
-    AdapterWeight weight{rank, shape[1] / pool, shape[0], {}, {}};
+    AdapterWeight weight{rank, shape[1] / pool, shape[0], {}, {}, {}};
     weight.a.resize(static_cast<std::size_t>(rank * weight.inputs));
     weight.b.resize(static_cast<std::size_t>(weight.outputs * rank));
     const float each = 1 / std::sqrt(static_cast<float>(shape[1]));

@@ -138,7 +138,9 @@ TEST(QuantizeTraining, RotationsSpreadAnOutlier) {
   };
   const auto plain = loss_error(0, false), rotated = loss_error(2, false),
              both = loss_error(2, true);
-  EXPECT_LT(3 * rotated.first, plain.first) << "the loss";
+  // Spread over 32 columns the outlier is 50 / sqrt(32) = 9 beside the others' 3, so the step of
+  // the codes is about a quarter; the weights' own rounding, about as large then, stays.
+  EXPECT_LT(2 * rotated.first, plain.first) << "the loss";
   EXPECT_LT(both.second, plain.second) << "the gradient of w1";
 }
 
