@@ -32,11 +32,13 @@ tune::SmallModelOptions model_options() {
 }
 
 Status train(const RecipeContext& context, const tune::ByteText& text, Trial& trial) {
-  tune::SmallTraining training{model_options(), trial.rule, trial.settings};
+  tune::SmallRun training;
+  training.model = model_options();
+  training.rule = trial.rule;
+  training.settings = trial.settings;
   training.schedule = {optim::ScheduleKind::kCosine, trial.rate, context.scaled(kSteps, 4)};
   training.schedule.warmup_steps = training.schedule.steps / 20;
   training.decay = trial.decay;
-  training.held_out_batches = context.scaled(32, 2);
   training.seed = context.seed;
   const auto loss = tune::trained_loss(context.pool, text, training);
   if (!loss) return loss.error();
@@ -57,7 +59,7 @@ const Trial& best_of(const std::vector<Trial>& trials) {
 }
 
 struct Costs {
-  std::int64_t adamw_bytes = 0, lion_bytes = 0;
+  double adamw_bytes = 0, lion_bytes = 0;
   double gradient = 0, adamw = 0, lion = 0;  // seconds, medians
 };
 
@@ -86,8 +88,8 @@ Result<Costs> measure(const RecipeContext& context, const tune::ByteText& text) 
     adamw_seconds.push_back(later - middle);
     lion_seconds.push_back(end - later);
   }
-  return Costs{adamw.state_bytes(), lion.state_bytes(), median(gradient_seconds),
-               median(adamw_seconds), median(lion_seconds)};
+  return Costs{static_cast<double>(adamw.state_bytes()), static_cast<double>(lion.state_bytes()),
+               median(gradient_seconds), median(adamw_seconds), median(lion_seconds)};
 }
 
 Result<RecipeReport> run(const RecipeContext& context) {
@@ -116,8 +118,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   }
   const auto costs = measure(context, text);
   if (!costs) return costs.error();
-  const double bytes =
-      static_cast<double>(costs->lion_bytes) / static_cast<double>(costs->adamw_bytes);
+  const double bytes = costs->lion_bytes / costs->adamw_bytes;
   report.rows.push_back(checked("bytes of state, Lion to AdamW", "0.5",
                                 fmt::format("{:.3f}", bytes), std::abs(bytes - 0.5) < 0.01));
   report.rows.push_back(
