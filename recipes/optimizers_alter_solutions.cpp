@@ -95,7 +95,7 @@ Status at_target(const Experiment& experiment, double target, RecipeReport& repo
     report.rows.push_back(
         {fmt::format("at {:.0f} %: {}, rate {:.1e}", 100 * target, optimizer.rule, *rate), "",
          fmt::format(
-             "right after {:.1f} %, at the end {:.1f} %, forgets {:.1f}; ranks {:.1f}, {:.1f}",
+             "right after {:.1f} %, at the end {:.1f} %, forgets {:.1f}; ranks {:.2f}, {:.2f}",
              100 * seeds.mean(&ClassTaskOutcome::current),
              100 * seeds.mean(&ClassTaskOutcome::final),
              100 * seeds.mean(&ClassTaskOutcome::forgetting),
