@@ -23,23 +23,24 @@ constexpr std::int64_t kTokens = 100;  // blocks of 64, 32 and 4
 constexpr std::int64_t kColumns = 192;
 constexpr std::int64_t kInner = 96;
 
-// Two linear layers with an activation between them, and all gradients. `outlier`: the factor of
-// one column of x.
-ir::Graph training_graph(double outlier = 1) {
+// Two linear layers with an activation between them, and all gradients. `loud`: the factor of one
+// column of what the first one reads, which its weight's column takes back.
+ir::Graph training_graph(double loud = 1) {
   ir::Builder builder("training", ops::find_op);
   const auto source = [&](const char* op, const char* name, ir::Shape shape) {
     return builder.source(op, ir::tensor_type(std::move(shape)), {{"name", std::string(name)}});
   };
-  ir::Numbers up(kColumns, 1.0);
-  up[7] = outlier;
-  const ir::ValueId x = source("input", "x", {kTokens, kColumns});
-  const ir::ValueId loud = builder.emit(
-      "multiply",
-      {x, builder.emit("constant", {}, {{"shape", ir::Integers{kColumns}}, {"values", up}})});
-  const ir::ValueId a =
-      builder.emit("matmul", {loud, source("parameter", "w1", {kInner, kColumns})});
-  const ir::ValueId b = builder.emit(
-      "matmul", {builder.emit("silu", {a}), source("parameter", "w2", {kColumns, kInner})});
+  const auto scaled = [&](ir::ValueId id, double by) {
+    ir::Numbers row(kColumns, 1.0);
+    row[7] = by;
+    return builder.emit(
+        "multiply",
+        {id, builder.emit("constant", {}, {{"shape", ir::Integers{kColumns}}, {"values", row}})});
+  };
+  const ir::ValueId x = scaled(source("input", "x", {kTokens, kColumns}), loud);
+  const ir::ValueId w1 = scaled(source("parameter", "w1", {kInner, kColumns}), 1 / loud);
+  const ir::ValueId a = builder.emit("silu", {builder.emit("matmul", {x, w1})});
+  const ir::ValueId b = builder.emit("matmul", {a, source("parameter", "w2", {kColumns, kInner})});
   builder.output(builder.emit("multiply", {b, b}), "loss");
   auto graph = builder.finish();
   if (graph) graph = passes::add_gradients(*graph, {"loss", {"x", "w1", "w2"}});
@@ -125,23 +126,21 @@ TEST(QuantizeTraining, CodesCostAFewHundredths) {
   }
 }
 
-// One column of 50 leaves the others 2 or 3 codes; spread over a block it does not.
-TEST(QuantizeTraining, RotationsSpreadAnOutlier) {
-  const ir::Graph graph = training_graph(50);
+// One column 64 times as loud leaves the others 1 or 2 codes; spread over its block it does not.
+TEST(QuantizeTraining, RotationsSpreadALoudColumn) {
+  const ir::Graph graph = training_graph(64);
   const auto expected = run(graph);
-  const auto loss_error = [&](int level, bool rotated) {
+  EXPECT_EQ(difference(run(training_graph()), expected, 0), "") << "a power of two is exact";
+  const auto errors = [&](int level, bool rotated) {
     HaloOptions options;
     options.level = level;
     options.rotated_backward = rotated;
     const auto found = run(passes::quantize_training(graph, options));
     return std::pair(relative(expected[0], found[0]), relative(expected[2], found[2]));
   };
-  const auto plain = loss_error(0, false), rotated = loss_error(2, false),
-             both = loss_error(2, true);
-  // Spread over 32 columns the outlier is 50 / sqrt(32) = 9 beside the others' 3, so the step of
-  // the codes is about a quarter; the weights' own rounding, about as large then, stays.
-  EXPECT_LT(2 * rotated.first, plain.first) << "the loss";
-  EXPECT_LT(both.second, plain.second) << "the gradient of w1";
+  const auto plain = errors(0, false), forward = errors(2, false), both = errors(2, true);
+  EXPECT_LT(2 * forward.first, plain.first) << "the loss";
+  EXPECT_LT(2 * both.second, plain.second) << "the gradient of w1";
 }
 
 TEST(QuantizeTraining, SameBitsOnEveryInstructionSetAndNumberOfThreads) {

@@ -46,15 +46,17 @@ class Quantizing {
     const bool columns = options_.level >= 1 && rotates(right);
     const bool back = columns && options_.rotated_backward;
     if (product == Product::kForward) {
-      return columns ? multiply("nt", rotated(left), rotated(right)) : multiply("nt", left, right);
+      if (!columns) return multiply("nt", left, right);
+      const ValueId turned = rotated(left);  // first, so that every compiler makes the same graph
+      return multiply("nt", turned, rotated(right));
     }
     if (product == Product::kWeight) {
       const ValueId made = multiply("tn", left, back ? rotated(right) : right);
       return back ? hadamard(made, false, true) : made;
     }
     const bool tokens = options_.level == 2;
-    ValueId made =
-        multiply("nn", tokens ? hadamard(left, true, false) : left, back ? rotated(right) : right);
+    const ValueId turned = tokens ? hadamard(left, true, false) : left;
+    ValueId made = multiply("nn", turned, back ? rotated(right) : right);
     if (tokens) made = hadamard(made, true, true);
     return back ? hadamard(made, false, true) : made;
   }
