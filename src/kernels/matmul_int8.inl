@@ -139,9 +139,7 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
     each_index<F::kBlocks>([&]<int kBlock>() HONE_LAMBDA {
       BlockDots dots[kPanels][kTokens];
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-        HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-          dots[p][n].begin(terms + 2 * kTokens + n);
-        }
+        HONE_UNROLL for (int p = 0; p < kPanels; ++p) { dots[p][n].begin(terms + 2 * kTokens + n); }
       }
       each_index<BlockDots::kPasses * F::kQuads>([&]<int kStep>() HONE_LAMBDA {
         constexpr int kPass = kStep / F::kQuads;
@@ -209,9 +207,7 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, st
   for (int block = 0; block < units * kBlocks; ++block) {
     BlockDots dots[kPanels][kTokens];
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-        dots[p][n].begin(terms + 2 * kTokens + n);
-      }
+      HONE_UNROLL for (int p = 0; p < kPanels; ++p) { dots[p][n].begin(terms + 2 * kTokens + n); }
     }
     each_index<BlockDots::kPasses * kQuads>([&]<int kStep>() HONE_LAMBDA {
       constexpr int kPass = kStep / kQuads;
