@@ -99,6 +99,7 @@ Status Session::start() {
   }
   cache_.emplace(layout, config_.layers, options_.budget);
   options_.compile.lower.threads = pool_.size();
+  source_.release_header();
   return {};
 }
 
