@@ -106,6 +106,34 @@ TEST(Swap, SameShapeCompilesNothing) {
   session->detach();
   EXPECT_EQ(logits_of(*session, tokens), plain);
   EXPECT_EQ(session->compiled_programs(), compiled);
+  // DoRA's gain of strength 0 is 1.
+  ASSERT_TRUE(
+      session->attach(random_adapter(session->source(), "all", 4, 3, AdapterKind::kDora), 0).ok());
+  EXPECT_EQ(logits_of(*session, tokens), plain);
+}
+
+// The base's matmuls go on fusing as they do alone, and the adapter's part is added while it is
+// multiplied: no addition stays by itself.
+TEST(Compile, BaseAndAdapterFuse) {
+  engine::SessionOptions options;
+  options.threads = 2;
+  const auto session = open(quantized_copy("llama", DType::kQ4_1), options);
+  const auto count = [&](const char* op) {
+    const auto graph = session->build_graph({1, 1, 4, 1});
+    EXPECT_TRUE(graph.ok());
+    const auto after = engine::run_passes(*graph, session->options().compile);
+    EXPECT_TRUE(after.ok()) << after.error().text();
+    return std::ranges::count_if(after->operations,
+                                 [&](const auto& operation) { return operation.is(op); });
+  };
+  ASSERT_EQ(count("add"), 0);
+  ASSERT_TRUE(session->attach(random_adapter(session->source(), "all", 4, 1)).ok());
+  EXPECT_EQ(count("add"), 0);
+  // Of 2 layers: q, k and v together, gate and up together, and the same of the adapter's A.
+  EXPECT_EQ(count("matmul_group"), 8);
+  // Output and down add to the residual; all 7 adapters add to what they belong to.
+  EXPECT_EQ(count("matmul_add"), 18);
+  EXPECT_EQ(count("rope_write"), 2);
 }
 
 TEST(Swap, OtherShapesCompileOnceEach) {
