@@ -14,9 +14,6 @@ namespace {
 inline constexpr int kGroupTokens = kGroupTiles * kTileTokens;  // that share an unpacked panel
 inline constexpr int kChunkUnits = 32;              // columns / 32 that are unpacked at a time
 inline constexpr std::int64_t kTermFloats = 49152;  // 3 a (token, block)
-// From memory, Q4_1, one thread: 26 GB/s for one token and 20 for four; at 2 KB 20 and 9 (Emerald
-// Rapids, 2026-11-23). From the second-level cache it makes no difference.
-inline constexpr std::int64_t kPrefetchBytes = 8192;
 inline constexpr std::int64_t kPanelStride = kGroupTokens * kPanelRows;  // of sums
 
 // (blocks, 3, M) of a tile of M tokens: activation scale, activation sum, and the i32 that the

@@ -56,6 +56,9 @@ inline constexpr int kWideTokens = 8;   // of a tile of one panel
 inline constexpr int kDirectTiles = 1;  // of a group that works from the packed weights
 inline constexpr int kGroupTiles = 16;
 inline constexpr bool kFirstTileUnpacks = true;  // for the group's other tiles
+// Weights are asked for so far ahead. From memory, Q4_1, one thread: 26 GB/s for one token and 20
+// for four; at 2 KB 20 and 9 (Emerald Rapids, 2026-11-23).
+inline constexpr std::int64_t kPrefetchBytes = 8192;
 inline constexpr int kFloatTileTokens = 12;
 
 struct Floats {
@@ -166,6 +169,9 @@ inline constexpr int kWideTokens = 4;
 inline constexpr int kDirectTiles = 2;
 inline constexpr int kGroupTiles = 32;
 inline constexpr bool kFirstTileUnpacks = false;
+// One token, share of what plain reading gives: 0.85 to 0.92, at 8 KB 0.74 to 0.84, at 1 KB 0.67 to
+// 0.82 (Zen 3, one thread, 2026-11-25).
+inline constexpr std::int64_t kPrefetchBytes = 3072;
 inline constexpr int kFloatTileTokens = 5;
 
 struct Floats {
@@ -342,6 +348,7 @@ inline constexpr int kWideTokens = 1;
 inline constexpr int kDirectTiles = 1;
 inline constexpr int kGroupTiles = 96;
 inline constexpr bool kFirstTileUnpacks = false;
+inline constexpr std::int64_t kPrefetchBytes = 0;
 inline constexpr int kFloatTileTokens = 2;
 
 struct Floats {

@@ -30,9 +30,17 @@ HWY_INLINE void prefetch(const float* x) {
 #endif
 }
 
-// Input and output beyond this many times the private cache are written past the caches: measured
-// on Emerald Rapids (2 MiB L2, virtual machine), November 2026; docs/kernels.md has the table.
+// Reload serves while input and output are within this many private caches, and from the second on
+// results are written past the caches. Measured on Emerald Rapids (2 MiB L2, AVX-512, 2026-11-23)
+// and Zen 3 (512 KiB L2, AVX2, 2026-11-25); with AVX2 arithmetic weighs more, and reload has least
+// of it. docs/kernels.md has the tables.
+#if defined(HONE_ISA_AVX512)
+constexpr std::size_t kReloadWithin = 1;
 constexpr std::size_t kStreamBeyond = 2;
+#else
+constexpr std::size_t kReloadWithin = 3;
+constexpr std::size_t kStreamBeyond = 3;
+#endif
 
 constexpr double kLn2 = 0.69314718055994530942;
 
@@ -361,7 +369,7 @@ void softmax_three_pass_recompute(std::span<const float> x, std::span<float> out
 
 void softmax(std::span<const float> x, std::span<float> out, std::size_t cache_bytes) {
   const std::size_t bytes = x.data() == out.data() ? out.size_bytes() : 2 * out.size_bytes();
-  if (bytes <= cache_bytes) {
+  if (bytes <= kReloadWithin * cache_bytes) {
     reload<false>(x, out);
   } else if (bytes <= kStreamBeyond * cache_bytes) {
     two_pass<false>(x, out);

@@ -20,12 +20,11 @@ TEST(Memory, PeakIsTheFileAndTheCacheAndLittleMore) {
   const nlohmann::json said = nlohmann::json::parse(finished.output, nullptr, false);
   ASSERT_TRUE(said.is_object()) << finished.output;
   const double file = said["file_bytes"], cache = said["cache_bytes"], peak = said["peak_bytes"];
-  // Weights may lie in another layout than the file's (0.15); the program's own code and the
-  // system's libraries are resident too, whatever the model (16 MiB).
-  constexpr double kProgram = 16.0 * 1024 * 1024;
   std::printf("peak %.1f MiB, file %.1f MiB, cache %.1f MiB\n", peak / 1048576, file / 1048576,
               cache / 1048576);
-  EXPECT_LE(peak, 1.15 * file + cache + kProgram);
+  // Resident, as the system counts it: weights in another layout, activations, the program and the
+  // system's libraries, whatever they are for.
+  EXPECT_LE(peak, 1.15 * (file + cache));
   EXPECT_GT(file, 0);
   EXPECT_GT(cache, 0);
   EXPECT_GT(peak, cache);
