@@ -23,7 +23,8 @@ constexpr std::array<std::int8_t, kCore * kCore> paley() {
     for (int column = 0; column < kCore; ++column) {
       const bool plus =
           row == column || row == 0 || (column != 0 && is_square((row - column + kPrime) % kPrime));
-      signs[static_cast<std::size_t>(row * kCore + column)] = plus ? 1 : -1;
+      signs[static_cast<std::size_t>(row) * kCore + static_cast<std::size_t>(column)] =
+          plus ? 1 : -1;
     }
   }
   return signs;
@@ -68,7 +69,7 @@ std::int64_t hadamard_token_block(std::int64_t first, std::int64_t tokens, std::
 
 int hadamard_element(std::int64_t size, std::int64_t row, std::int64_t column) {
   const int core = hadamard_core(size);
-  const std::int64_t inner = size / core;
+  const std::int64_t inner = std::max<std::int64_t>(1, size / core);
   const int sign =
       hadamard_signs(core)[static_cast<std::size_t>(row / inner * core + column / inner)];
   const auto both = static_cast<std::uint64_t>((row % inner) & (column % inner));
