@@ -43,6 +43,7 @@ void declare(Options& options, Arguments& arguments) {
                    "of products with quantized weights");
   arguments.choice("--cache", options.model.cache, {"f16", "int8", "f32"},
                    "form of keys and values");
+  declare_adapter(options.model, arguments);
   declare_tune_bench(options.tune, arguments);
   arguments.flag("--profile", options.profile, "show the time of each kind of step");
 }

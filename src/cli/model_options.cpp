@@ -9,6 +9,13 @@
 
 namespace hone::cli {
 
+void declare_adapter(ModelOptions& options, Arguments& arguments) {
+  arguments.option("--adapter", options.adapter,
+                   "run with this adapter: a GGUF file, or a PEFT folder", "PATH");
+  arguments.option("--adapter-scale", options.adapter_scale,
+                   "strength of the adapter; 0: as without, 1: as trained", Numbers{-100, 100});
+}
+
 void declare_model(ModelOptions& options, Arguments& arguments) {
   arguments.model(options.model);
   arguments.option("-j,--threads", options.threads, "threads; 0: all cores that may be used",
@@ -21,10 +28,7 @@ void declare_model(ModelOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", options.arithmetic, {"int8", "float"},
                    "of products with quantized weights: int8 is fast, float the reference");
   arguments.choice("--cache", options.cache, {"f16", "int8", "f32"}, "form of keys and values");
-  arguments.option("--adapter", options.adapter,
-                   "run with this adapter: a GGUF file, or a PEFT folder", "PATH");
-  arguments.option("--adapter-scale", options.adapter_scale,
-                   "strength of the adapter; 0: as without, 1: as trained", Numbers{-100, 100});
+  declare_adapter(options, arguments);
 }
 
 engine::SessionOptions session_options(const ModelOptions& options) {

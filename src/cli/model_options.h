@@ -26,6 +26,7 @@ struct ModelOptions {
 };
 
 void declare_model(ModelOptions& options, Arguments& arguments);
+void declare_adapter(ModelOptions& options, Arguments& arguments);  // part of declare_model
 engine::SessionOptions session_options(const ModelOptions& options);
 
 struct SamplingArguments {

@@ -48,6 +48,7 @@ const OpDescriptor& matmul_add_op() {
     op.cost = cost;
     op.examples = examples;
     op.expand = expand;
+    op.row_wise = true;
     return op;
   }();
   return kOp;

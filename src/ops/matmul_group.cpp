@@ -58,6 +58,7 @@ const OpDescriptor& matmul_group_op() {
     op.cost = cost;
     op.examples = examples;
     op.expand = expand;
+    op.row_wise = true;
     return op;
   }();
   return kOp;
