@@ -7,8 +7,9 @@ set(HONE_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mpopcnt)
 set(HONE_ISA_FLAGS_avx512 ${HONE_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
   -mavx512cd -mavx512vnni -mprefer-vector-width=512)
 
-# GCC's temporary expression replacement moves loads in front of what uses them first, and the tiles'
-# sums out of registers: Q4_1, 256 tokens, one thread of Zen 3: 213 GOPS with it, 230 without (2026-11-25).
+# GCC's temporary expression replacement moves loads in front of what uses them first, and sums of
+# tiles out of registers: Q4_1, 256 tokens, one thread of Zen 3: 213 GOPS with it, 230 without
+# (2026-11-25).
 set(HONE_FAMILY_FLAGS_matmul_int8_avx2 $<$<CXX_COMPILER_ID:GNU>:-fno-tree-ter>)
 
 function(hone_isa_variants)

@@ -2,17 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/human.h"
 #include "base/progress.h"
+#include "cli/merge_loss.h"
 #include "cli/model_options.h"
 #include "cli/program.h"
 #include "cli/registry.h"
-#include "cli/sample_text.h"
 #include "engine/merge.h"
 #include "quant/codec.h"
 
@@ -27,6 +26,7 @@ struct Options {
   std::string output;
   std::string type = "keep";
   std::string text;
+  std::string data;
   double limit = 0.02;
 };
 
@@ -46,6 +46,9 @@ void declare(Options& options, Arguments& arguments) {
                    "of the weights that the adapter changes; keep: as each is");
   arguments.option("--text", options.text,
                    "what the loss is measured on; else a short text of the program's own", "FILE");
+  arguments.option("--data", options.data,
+                   "the same: answers of training data, in any form that `hone data` reads",
+                   "FILE");
   arguments.option("--limit-loss", options.limit,
                    "most nats a token that merging may cost beside the adapter; more: no file",
                    Numbers{0, 1e9});
@@ -108,19 +111,6 @@ class Candidate {
   bool kept_ = false;
 };
 
-Status stopped() {
-  return Error{ErrorCode::kInvalidArgument, "stopped before the end", "", "", "", ""};
-}
-
-Result<double> loss_of(LoadedModel& model, std::string_view text, Losses& losses) {
-  const auto found =
-      engine::perplexity(*model.session, model.tokenizer, text, model.session->context(), nullptr);
-  if (!found) return found.error();
-  if (interrupted()) return stopped().error();
-  losses.tokens = found->scored_tokens;
-  return std::log(found->perplexity);
-}
-
 struct Sum {
   std::int64_t tensors = 0;
   std::int64_t by_minimums = 0;
@@ -148,7 +138,7 @@ double relative_error(const Sum& sum) {
   return sum.weights > 0 ? std::sqrt(sum.error / sum.weights) : 0;
 }
 
-void print(const Options& options, const Sum& sum, const Losses& losses, Output& output) {
+void print(const MergeSample& sample, const Sum& sum, const Losses& losses, Output& output) {
   Table table({"", "loss", "against the adapter"}, "lrr");
   const auto row = [&](const char* what, double loss) {
     table.row({what, fmt::format("{:.4f}", loss), fmt::format("{:+.4f}", loss - losses.adapter)});
@@ -160,18 +150,19 @@ void print(const Options& options, const Sum& sum, const Losses& losses, Output&
   output.print(fmt::format(
       "nats a token, over {} tokens of {}\n{} tensors changed, {} of them in their minima alone; "
       "{} became {}; error {:.3f} %\n",
-      losses.tokens, options.text.empty() ? "the program's own text" : visible(options.text),
-      sum.tensors, sum.by_minimums, human_bytes(sum.before), human_bytes(sum.after),
-      100 * relative_error(sum)));
+      losses.tokens, visible(sample.name), sum.tensors, sum.by_minimums, human_bytes(sum.before),
+      human_bytes(sum.after), 100 * relative_error(sum)));
 }
 
-Json document(const Options& options, const Sum& sum, const Losses& losses) {
+Json document(const Options& options, const MergeSample& sample, const Sum& sum,
+              const Losses& losses) {
   return Json{{"path", options.output},
               {"loss_base", losses.base},
               {"loss_adapter", losses.adapter},
               {"loss_merged", losses.merged},
               {"cost", losses.cost()},
               {"limit", options.limit},
+              {"measured_on", sample.name},
               {"scored_tokens", losses.tokens},
               {"tensors_changed", sum.tensors},
               {"tensors_changed_in_minima_alone", sum.by_minimums},
@@ -202,12 +193,6 @@ Result<std::vector<MergedTensor>> write(const Options& options, const engine::Se
 
 Status run(const Options& options, Output& output) {
   HONE_RETURN_IF_ERROR(check(options));
-  std::string text(kSampleText);
-  if (!options.text.empty()) {
-    auto read = read_text(options.text);
-    if (!read) return read.error();
-    text = *std::move(read);
-  }
   catch_interrupts();
   ModelOptions plain = options.model;
   plain.adapter.clear();
@@ -221,11 +206,12 @@ Status run(const Options& options, Output& output) {
         ErrorCode::kInvalidArgument, "input and output are the same file", options.output, "", "",
         "give --output another name"};
   }
-  Losses losses;
-  const auto base = loss_of(*model, text, losses);
+  const auto sample = merge_sample(*model, options.text, options.data);
+  if (!sample) return sample.error();
+  const auto base = mean_loss(*model, *sample);
   if (!base) return base.error();
   HONE_RETURN_IF_ERROR(model->session->attach(*adapter, options.model.adapter_scale));
-  const auto adapted = loss_of(*model, text, losses);
+  const auto adapted = mean_loss(*model, *sample);
   if (!adapted) return adapted.error();
   Candidate candidate(options.output);
   const auto tensors = write(options, *model->session, *adapter, candidate.path(), output);
@@ -234,11 +220,9 @@ Status run(const Options& options, Output& output) {
   model->session.reset();  // one model in memory
   auto merged_model = load(plain);
   if (!merged_model) return merged_model.error();
-  const auto merged = loss_of(*merged_model, text, losses);
+  const auto merged = mean_loss(*merged_model, *sample);
   if (!merged) return merged.error();
-  losses.base = *base;
-  losses.adapter = *adapted;
-  losses.merged = *merged;
+  const Losses losses{base->nats, adapted->nats, merged->nats, base->tokens};
   const Sum sum = sum_of(*tensors);
   // Not `>`: a loss that is no number is refused too.
   if (!(losses.cost() <= options.limit)) {
@@ -253,9 +237,9 @@ Status run(const Options& options, Output& output) {
   }
   HONE_RETURN_IF_ERROR(candidate.keep());
   if (output.json()) {
-    output.document(document(options, sum, losses));
+    output.document(document(options, *sample, sum, losses));
   } else {
-    print(options, sum, losses, output);
+    print(*sample, sum, losses, output);
   }
   return {};
 }
@@ -266,7 +250,7 @@ const Verb& merge_verb() {
   static const Verb kVerb = make_verb(
       "merge", "an adapter folded into its model, with the loss measured before and after",
       "hone merge smollm2 --adapter lora.gguf -o merged.gguf\n"
-      "hone merge smollm2 --adapter lora.gguf -o merged.gguf --type q8_0 --text notes.txt",
+      "hone merge smollm2 --adapter lora.gguf -o merged.gguf --type q8_0 --data examples.jsonl",
       declare, run);
   return kVerb;
 }

@@ -126,6 +126,14 @@ Status fits_weight(const std::string& name, const AdapterWeight& weight, Adapter
   const std::int64_t pool = kind == AdapterKind::kPooled ? formats::kPoolColumns : 1;
   const bool fits = tensor->shape.size() == 2 && weight.outputs == tensor->shape[0] &&
                     tensor->shape[1] % pool == 0 && weight.inputs == tensor->shape[1] / pool;
+  if (fits && quant::find_codec(tensor->dtype) == nullptr) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("weights of '{}' cannot be decoded", name),
+                 model.path(),
+                 std::string(dtype_name(tensor->dtype)),
+                 "",
+                 ""};
+  }
   if (fits) return {};
   return Error{ErrorCode::kInvalidArgument,
                fmt::format("the adapter does not fit the model's weight '{}'", name),
@@ -207,32 +215,27 @@ passes::LoraOptions lora_options(const Adapter& adapter) {
   return options;
 }
 
-Result<std::vector<float>> dora_gain(const std::string& name, const AdapterWeight& weight,
-                                     double scale, const ModelSource& model) {
-  const formats::TensorRecord* tensor = model.find(name);
-  const quant::Codec* codec = tensor != nullptr ? quant::find_codec(tensor->dtype) : nullptr;
-  if (codec == nullptr) {
-    return Error{ErrorCode::kUnsupported,
-                 fmt::format("the weight '{}' has a type that cannot be decoded", name),
-                 model.path(),
-                 "",
-                 "",
-                 ""};
-  }
+std::vector<float> dora_gain(const std::string& name, const Adapter& adapter,
+                             const ModelSource& model, double strength) {
+  const AdapterWeight& weight = adapter.weights.at(name);
+  const formats::TensorRecord& tensor = *model.find(name);
+  const quant::Codec& codec = *quant::find_codec(tensor.dtype);
+  const auto scale = static_cast<float>(adapter.scale(weight.rank) * strength);
   const auto columns = static_cast<std::size_t>(weight.inputs);
   const auto rank = static_cast<std::size_t>(weight.rank);
-  const auto row_bytes = static_cast<std::size_t>(dtype_bytes(tensor->dtype, weight.inputs));
+  const auto row_bytes = static_cast<std::size_t>(dtype_bytes(tensor.dtype, weight.inputs));
   std::vector<float> row(columns), gain;
   for (std::size_t r = 0; r < static_cast<std::size_t>(weight.outputs); ++r) {
-    codec->decode(tensor->data.subspan(r * row_bytes, row_bytes), row);
+    codec.decode(tensor.data.subspan(r * row_bytes, row_bytes), row);
     for (std::size_t i = 0; i < rank; ++i) {
-      const float factor = static_cast<float>(scale) * weight.b[r * rank + i];
+      const float factor = scale * weight.b[r * rank + i];
       for (std::size_t k = 0; k < columns; ++k) row[k] += factor * weight.a[i * columns + k];
     }
     double squares = 0;
     for (const float value : row) squares += double{value} * double{value};
     const double norm = std::sqrt(squares);
-    gain.push_back(norm > 0 ? static_cast<float>(double{weight.magnitude[r]} / norm) : 0.0F);
+    const double whole = norm > 0 ? double{weight.magnitude[r]} / norm : 0;
+    gain.push_back(static_cast<float>(strength == 1 ? whole : 1 + strength * (whole - 1)));
   }
   return gain;
 }

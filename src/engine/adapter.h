@@ -17,8 +17,8 @@ namespace hone::engine {
 Result<formats::Adapter> read_adapter(const std::string& path, const ModelSource& model);
 
 // Errors: kInvalidArgument for an adapter of another architecture or with other sizes, kNotFound
-// for a weight that the model lacks, kUnsupported for embeddings and for an output that is tied to
-// them.
+// for a weight that the model lacks, kUnsupported for embeddings, for an output that is tied to
+// them, and for weights of a type that cannot be decoded.
 Status fits_model(const formats::Adapter& adapter, const ModelSource& model);
 
 // A name that ends in .gguf becomes a GGUF file, which llama.cpp loads (a pooled one it refuses);
@@ -30,8 +30,10 @@ Status write_adapter(const std::string& path, const formats::Adapter& adapter,
 passes::LoraOptions lora_options(const formats::Adapter& adapter);
 
 // What DoRA multiplies every output of a weight by: magnitude / |row of W + scale * B A|. (R)
-Result<std::vector<float>> dora_gain(const std::string& name, const formats::AdapterWeight& weight,
-                                     double scale, const ModelSource& model);
+// `strength` multiplies the adapter's own scale, and leads from 1 (strength 0) to that (1).
+// `adapter` fits the model.
+std::vector<float> dora_gain(const std::string& name, const formats::Adapter& adapter,
+                             const ModelSource& model, double strength = 1);
 
 // Weights of the model that words address, in the model's order. Comma-separated:
 //   q k v o gate up down qkv     of every layer

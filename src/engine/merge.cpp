@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/merge.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <set>
 #include <span>
+#include <utility>
 
 #include "engine/adapter.h"
 #include "quant/codec.h"
@@ -31,17 +30,22 @@ void row_of_product(const AdapterWeight& weight, float scale, std::int64_t row,
   }
 }
 
-// Decodes, adds, encodes.
-TensorEdit adding(const TensorRecord& tensor, const AdapterWeight& weight, float scale, DType to) {
+// Decodes, adds, multiplies by the row's gain where there is one (DoRA), encodes.
+TensorEdit adding(const TensorRecord& tensor, const AdapterWeight& weight, float scale,
+                  std::vector<float> gain, DType to) {
   const quant::Codec* from = quant::find_codec(tensor.dtype);
   const quant::Codec* codec = quant::find_codec(to);
-  return {to, [&weight, from, codec, scale](std::int64_t row, std::span<const std::byte> bytes,
-                                            std::span<float> wanted, std::span<std::byte> out) {
+  return {to, [&weight, from, codec, scale, gain = std::move(gain)](
+                  std::int64_t row, std::span<const std::byte> bytes, std::span<float> wanted,
+                  std::span<std::byte> out) {
             std::vector<float> part(static_cast<std::size_t>(weight.inputs));
             row_of_product(weight, scale, row, part);
             from->decode(bytes, wanted);
             const std::size_t share = wanted.size() / part.size();  // 1, or a pool's columns
             for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] += part[i / share];
+            if (!gain.empty()) {
+              for (float& value : wanted) value *= gain[static_cast<std::size_t>(row)];
+            }
             codec->encode(wanted, {}, out);
           }};
 }
@@ -70,16 +74,6 @@ Result<std::vector<MergedTensor>> merge_adapter(const ModelSource& model, const 
   HONE_RETURN_IF_ERROR(formats::check_adapter(adapter));
   HONE_RETURN_IF_ERROR(fits_model(adapter, model));
   static_assert(formats::kPoolColumns == quant::kShiftBlock);
-  for (const auto& [name, weight] : adapter.weights) {
-    const DType from = model.find(name)->dtype;
-    if (quant::find_codec(from) != nullptr) continue;
-    return Error{ErrorCode::kUnsupported,
-                 fmt::format("weights of '{}' cannot be decoded", name),
-                 model.path(),
-                 std::string(dtype_name(from)),
-                 "",
-                 ""};
-  }
   const bool pooled = adapter.kind == AdapterKind::kPooled;
   std::set<std::string> shifted;
   RewriteOptions how;
@@ -95,7 +89,11 @@ Result<std::vector<MergedTensor>> merge_adapter(const ModelSource& model, const 
       shifted.insert(tensor.name);
       return shifting(tensor, at->second, scale, to);
     }
-    return adding(tensor, at->second, scale, to);
+    std::vector<float> gain;
+    if (adapter.kind == AdapterKind::kDora) {
+      gain = dora_gain(tensor.name, adapter, model, options.strength);
+    }
+    return adding(tensor, at->second, scale, std::move(gain), to);
   };
   auto written = rewrite_gguf(model, path, how, pool);
   if (!written) return written.error();

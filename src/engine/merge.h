@@ -30,8 +30,9 @@ struct MergedTensor {
   bool by_minimums = false;
 };
 
-// Writes the model with W + scale * B A in place of every W that the adapter changes; all other
-// tensors are copied. Streams as rewrite_gguf does. `adapter` fits the model.
+// Writes the model with W + scale * B A in place of every W that the adapter changes (of DoRA with
+// rows of the trained magnitude); all other tensors are copied. Streams as rewrite_gguf does.
+// `adapter` fits the model.
 Result<std::vector<MergedTensor>> merge_adapter(const ModelSource& model,
                                                 const formats::Adapter& adapter,
                                                 const std::string& path,

@@ -99,6 +99,7 @@ Status Session::start() {
   }
   cache_.emplace(layout, config_.layers, options_.budget);
   options_.compile.lower.threads = pool_.size();
+  source_.release_header();
   return {};
 }
 
@@ -125,11 +126,10 @@ Status Session::attach(const formats::Adapter& adapter, double strength) {
       if (!added) return added.error();
     }
     if (adapter.kind != formats::AdapterKind::kDora) continue;
-    const auto gain = dora_gain(name, weight, scale, source_);
-    if (!gain) return gain.error();
+    const std::vector<float> gain = dora_gain(name, adapter, source_, strength);
     const auto added =
         weights_.add_owned(passes::lora_gain_name(name), ir::tensor_type({weight.outputs}),
-                           std::as_bytes(std::span(*gain)));
+                           std::as_bytes(std::span(gain)));
     if (!added) return added.error();
   }
   adapter_ = lora_options(adapter);

@@ -16,7 +16,7 @@ constexpr std::size_t kAlignment = 64;
 // Small tensors share allocations of this size, large enough for huge pages.
 constexpr std::size_t kSlabBytes = 16 << 20;
 // Packed bytes between two returns of the file's pages.
-constexpr std::int64_t kSliceBytes = 8 << 20;
+constexpr std::int64_t kSliceBytes = 2 << 20;
 
 bool aligned(std::span<const std::byte> bytes, std::size_t to) {
   return reinterpret_cast<std::uintptr_t>(bytes.data()) % to == 0;

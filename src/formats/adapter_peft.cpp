@@ -30,6 +30,7 @@ struct Config {
   std::string base;
   double alpha = 8;
   bool rank_stabilized = false;
+  bool dora = false;
   std::vector<std::pair<std::string, double>> alpha_pattern;
 
   double alpha_of(std::string_view module) const {
@@ -124,6 +125,8 @@ Result<Config> read_config(const std::string& path) {
   HONE_RETURN_IF_ERROR(number("lora_alpha", config.alpha));
   const Json* stabilized = find(root, "use_rslora");
   config.rank_stabilized = stabilized != nullptr && *stabilized == true;
+  const Json* dora = find(root, "use_dora");
+  config.dora = dora != nullptr && *dora == true;
   if (const Json* pattern = find(root, "alpha_pattern"); pattern && pattern->is_object()) {
     for (const auto& [key, value] : pattern->items()) {
       // A key is a regular expression in PEFT; nearly all are plain names.
@@ -246,6 +249,7 @@ Result<Adapter> read_adapter_peft(const std::string& folder) {
   if (!file) return file.error();
   Adapter adapter;
   adapter.base = config->base;
+  if (config->dora) adapter.kind = AdapterKind::kDora;
   for (const TensorRecord& tensor : file->tensors()) {
     const auto part = part_of(tensor.name);
     if (!part) {
@@ -263,7 +267,6 @@ Result<Adapter> read_adapter_peft(const std::string& folder) {
     AdapterWeight& weight = adapter.weights[weight_name(part->module)];
     if (part->is_magnitude) {
       weight.magnitude = *std::move(values);
-      adapter.kind = AdapterKind::kDora;
     } else if (part->is_a) {
       weight.rank = tensor.shape[0];
       weight.inputs = tensor.shape[1];

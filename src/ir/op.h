@@ -97,8 +97,8 @@ struct OpDescriptor {
   // Null: the op is constant to the loss, or cannot be differentiated.
   std::vector<std::int32_t> (*gradient)(const Differentiation& differentiation) = nullptr;
 
-  // The rule counts rounding as the identity (Bengio, Léonard & Courville 2013): it is no derivative,
-  // and no finite difference equals it.
+  // The rule counts rounding as the identity (Bengio et al. 2013): it is no derivative, and no
+  // finite difference equals it.
   bool straight_through = false;
 
   // Properties, which passes ask for instead of listing ops.

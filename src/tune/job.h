@@ -41,7 +41,7 @@ struct JobOptions {
   std::int64_t memory = 0;  // most bytes of the whole process; 0: four fifths of what is free
   std::int64_t threads = 0;
   std::string arithmetic = "int8";  // of products with quantized weights: int8, float
-  std::string rounding = "none";  // of products with f32 weights: none, bf16, int8
+  std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
   bool update_inside = false;
 
   // All of it, as a JSON object that `of_json` reads back.

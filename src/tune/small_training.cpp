@@ -51,6 +51,22 @@ Result<SmallCurve> train_small(SmallModel& model, const ByteText& text,
   return curve;
 }
 
+Result<double> trained_loss(ThreadPool& pool, const ByteText& text, const SmallRun& run) {
+  const auto rule = optim::rule_named(run.rule);
+  if (!rule) return rule.error();
+  const auto settings = optim::Settings::parse(**rule, run.settings);
+  if (!settings) return settings.error();
+  auto model = SmallModel::make(pool, run.model, run.seed);
+  if (!model) return model.error();
+  Stepper stepper(model->network(), model->trained(), **rule, *settings);
+  for (std::int64_t step = 1; step <= run.schedule.steps; ++step) {
+    const auto outcome = model->gradients(text, step, {});
+    if (!outcome) return outcome.error();
+    stepper.step(outcome->gradients, optim::scheduled(run.schedule, step), run.decay, run.clip);
+  }
+  return model->held_out_loss(text, run.held_out_batches, {});
+}
+
 Result<ir::Graph> with_loud_channel(const ir::Graph& graph, std::int64_t channel, double factor) {
   ir::Rewriter rewriter(graph, ops::find_op);
   const auto scaled = [&](ir::ValueId id, double by) {

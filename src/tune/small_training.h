@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "optim/schedule.h"
 #include "tune/small_model.h"
 
 namespace hone::tune {
@@ -33,6 +34,19 @@ struct SmallCurve {
 // Error: kUnsupported where a loss is not finite, with the step.
 Result<SmallCurve> train_small(SmallModel& model, const ByteText& text,
                                const Arithmetic& arithmetic, const SmallTraining& how);
+
+// A whole run, from new weights to the loss on what was held out.
+struct SmallRun {
+  SmallModelOptions model;
+  std::string_view rule = "adamw", settings;  // of optim
+  optim::Schedule schedule = {};
+  double decay = 0, clip = 1;
+  std::int64_t held_out_batches = 32;
+  std::uint64_t seed = 1;  // of weights and batches
+};
+
+// Nats a byte.
+Result<double> trained_loss(ThreadPool& pool, const ByteText& text, const SmallRun& run);
 
 // The model with one loud channel: before every linear layer column `channel` of the input times
 // `factor`, of the weight divided by it. A factor that is a power of two changes no bit of what

@@ -17,20 +17,25 @@ using testing_models::cached_model;
 using testing_models::golden_folder;
 using testing_models::golden_tokens;
 
+// The golden model that an adapter's folder is for.
+std::string model_of(const std::string& name) {
+  return golden_folder(name.substr(0, name.find("-dora")));
+}
+
 class Peft : public testing::TestWithParam<const char*> {};
 
 TEST_P(Peft, LogitsOfPeft) {
   const std::string name = GetParam();
-  const auto session = Session::open(golden_folder(name), exact());
+  const auto session = Session::open(model_of(name), exact());
   ASSERT_TRUE(session.ok());
   const auto adapter = engine::read_adapter(golden_adapter(name), (*session)->source());
   ASSERT_TRUE(adapter.ok()) << adapter.error().text();
   ASSERT_TRUE((*session)->attach(*adapter).ok());
-  const auto tokens = golden_tokens(name);
+  const auto tokens = golden_tokens(name.substr(0, name.find("-dora")));
   const auto found = all_logits(**session, tokens);
   ASSERT_TRUE(found.ok()) << found.error().text();
   const auto expected = read_floats(golden_adapter(name) + "/logits.bin");
-  const auto plain = read_floats(golden_folder(name) + "/logits.bin");
+  const auto plain = read_floats(model_of(name) + "/logits.bin");
   ASSERT_EQ(found->size(), expected.size());
   EXPECT_GT(largest_gap(plain, expected), 0.1);
   EXPECT_GE(cosine(*found, expected), 0.999999);
@@ -41,7 +46,7 @@ TEST_P(Peft, LogitsOfPeft) {
 
 TEST_P(Peft, RoundTrips) {
   const std::string name = GetParam();
-  const auto model = ModelSource::open(golden_folder(name));
+  const auto model = ModelSource::open(model_of(name));
   ASSERT_TRUE(model.ok());
   const auto adapter = engine::read_adapter(golden_adapter(name), *model);
   ASSERT_TRUE(adapter.ok()) << adapter.error().text();
@@ -63,6 +68,7 @@ TEST_P(Peft, RoundTrips) {
       ASSERT_NE(at, other->weights.end()) << weight_name;
       EXPECT_EQ(at->second.a, weight.a) << weight_name;
       EXPECT_EQ(at->second.b, weight.b) << weight_name;
+      EXPECT_EQ(at->second.magnitude, weight.magnitude) << weight_name;
       EXPECT_NEAR(other->scale(weight.rank), adapter->scale(weight.rank),
                   1e-7 * adapter->scale(weight.rank));
     }
@@ -72,7 +78,8 @@ TEST_P(Peft, RoundTrips) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Peft,
-                         testing::Values("llama", "llama-rope3", "gemma3", "qwen2", "gpt2"),
+                         testing::Values("llama", "llama-rope3", "gemma3", "qwen2", "gpt2",
+                                         "llama-dora", "gpt2-dora"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::erase(name, '-');
@@ -164,7 +171,7 @@ TEST(Broken, PeftFolders) {
     return adapter.ok() ? std::string() : adapter.error().text();
   };
   EXPECT_NE(error_with("peft_type", "IA3").find("peft_type"), std::string::npos);
-  EXPECT_NE(error_with("use_dora", true).find("use_dora"), std::string::npos);
+  EXPECT_NE(error_with("use_qalora", true).find("use_qalora"), std::string::npos);
   EXPECT_NE(error_with("bias", "all").find("bias"), std::string::npos);
   EXPECT_NE(error_with("modules_to_save", {"lm_head"}).find("modules_to_save"), std::string::npos);
   EXPECT_NE(error_with("lora_alpha", "8").find("lora_alpha"), std::string::npos);

@@ -37,7 +37,7 @@ Merged merge(const std::string& model, const std::string& family, AdapterKind ki
   std::string modules;
   for (const formats::TensorRecord& tensor : source.tensors()) {
     const bool fits = tensor.shape.size() == 2 && tensor.name.starts_with("blk.") &&
-                      (kind == AdapterKind::kLora || tensor.shape[1] % 32 == 0);
+                      (kind != AdapterKind::kPooled || tensor.shape[1] % 32 == 0);
     if (fits) modules += (modules.empty() ? "" : ",") + tensor.name;
   }
   const Adapter adapter = random_adapter(source, modules, 3, 11, kind, 0.1f);
@@ -94,7 +94,7 @@ INSTANTIATE_TEST_SUITE_P(All, PooledMerge,
 
 TEST(Merge, PlainWeightsTakeAnyAdapter) {
   for (const char* family : {"llama", "llama-rope3", "gemma3", "qwen2", "qwen3", "gpt2"}) {
-    for (const AdapterKind kind : {AdapterKind::kLora, AdapterKind::kPooled}) {
+    for (const AdapterKind kind : {AdapterKind::kLora, AdapterKind::kPooled, AdapterKind::kDora}) {
       engine::MergeOptions options;
       options.type = DType::kF32;
       options.strength = 0.5;

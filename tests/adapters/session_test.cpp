@@ -106,6 +106,34 @@ TEST(Swap, SameShapeCompilesNothing) {
   session->detach();
   EXPECT_EQ(logits_of(*session, tokens), plain);
   EXPECT_EQ(session->compiled_programs(), compiled);
+  // DoRA's gain of strength 0 is 1.
+  ASSERT_TRUE(
+      session->attach(random_adapter(session->source(), "all", 4, 3, AdapterKind::kDora), 0).ok());
+  EXPECT_EQ(logits_of(*session, tokens), plain);
+}
+
+// The base's matmuls go on fusing as they do alone, and the adapter's part is added while it is
+// multiplied: no addition stays by itself.
+TEST(Compile, BaseAndAdapterFuse) {
+  engine::SessionOptions options;
+  options.threads = 2;
+  const auto session = open(quantized_copy("llama", DType::kQ4_1), options);
+  const auto count = [&](const char* op) {
+    const auto graph = session->build_graph({1, 1, 4, 1});
+    EXPECT_TRUE(graph.ok());
+    const auto after = engine::run_passes(*graph, session->options().compile);
+    EXPECT_TRUE(after.ok()) << after.error().text();
+    return std::ranges::count_if(after->operations,
+                                 [&](const auto& operation) { return operation.is(op); });
+  };
+  ASSERT_EQ(count("add"), 0);
+  ASSERT_TRUE(session->attach(random_adapter(session->source(), "all", 4, 1)).ok());
+  EXPECT_EQ(count("add"), 0);
+  // Of 2 layers: q, k and v together, gate and up together, and the same of the adapter's A.
+  EXPECT_EQ(count("matmul_group"), 8);
+  // Output and down add to the residual; all 7 adapters add to what they belong to.
+  EXPECT_EQ(count("matmul_add"), 18);
+  EXPECT_EQ(count("rope_write"), 2);
 }
 
 TEST(Swap, OtherShapesCompileOnceEach) {
@@ -224,7 +252,7 @@ TEST(Misfits, AreNamed) {
             std::string::npos);
   Adapter embedding = good;
   embedding.weights["token_embd.weight"] =
-      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160)};
+      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160), {}};
   EXPECT_NE(error_of(embedding).find("embedding"), std::string::npos);
   Adapter broken = good;
   broken.weights["blk.0.attn_q.weight"].a[3] = NAN;
@@ -233,7 +261,7 @@ TEST(Misfits, AreNamed) {
   const auto tied = open(golden_folder("llama-rope3"), exact());
   Adapter output = random_adapter(tied->source(), "q", 1, 1);
   output.weights["output.weight"] =
-      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160)};
+      AdapterWeight{1, 64, 160, std::vector<float>(64), std::vector<float>(160), {}};
   const Status status = tied->attach(output);
   ASSERT_FALSE(status.ok());
   EXPECT_NE(status.error().text().find("ties"), std::string::npos);

@@ -61,7 +61,7 @@ inline Adapter random_adapter(const engine::ModelSource& model, const std::strin
   for (const std::string& name : *names) {
     const auto& shape = model.find(name)->shape;
     const std::int64_t pool = kind == AdapterKind::kPooled ? formats::kPoolColumns : 1;
-    AdapterWeight weight{rank, shape[1] / pool, shape[0], {}, {}};
+    AdapterWeight weight{rank, shape[1] / pool, shape[0], {}, {}, {}};
     weight.a.resize(static_cast<std::size_t>(rank * weight.inputs));
     weight.b.resize(static_cast<std::size_t>(weight.outputs * rank));
     const float each = 1 / std::sqrt(static_cast<float>(shape[1]));
@@ -69,12 +69,16 @@ inline Adapter random_adapter(const engine::ModelSource& model, const std::strin
     for (float& value : weight.b) {
       value = random.normal() * size / std::sqrt(static_cast<float>(rank));
     }
+    if (kind == AdapterKind::kDora) {
+      weight.magnitude.resize(static_cast<std::size_t>(weight.outputs));
+      for (float& value : weight.magnitude) value = 0.5f + random.uniform();
+    }
     adapter.weights.emplace(name, std::move(weight));
   }
   return adapter;
 }
 
-// scale * B A, (R, K).
+// scale * B A, (R, K); not of DoRA.
 inline std::vector<float> delta_of(const Adapter& adapter, const AdapterWeight& weight) {
   const std::int64_t pool = adapter.kind == AdapterKind::kPooled ? formats::kPoolColumns : 1;
   const std::int64_t columns = weight.inputs * pool;

@@ -16,11 +16,11 @@ from pathlib import Path
 import test_cli
 from test_cli import CORRUPT, INVALID, MODELS, NOT_FOUND, UNSUPPORTED, Case
 
-CHOICES = [
+CHOICES: list[dict[str, object]] = [
     {"prompt": "a cat", "choices": [" sat", " flew away", " x"], "answer": 0},
     {"question": "two and two is", "choices": ["four", "five"], "answer": "B"},
 ]
-QUESTIONS = [{"prompt": "say something", "answer": ["this", "that"]}]
+QUESTIONS: list[dict[str, object]] = [{"prompt": "say something", "answer": ["this", "that"]}]
 
 
 class RunsCase(Case):

@@ -156,9 +156,9 @@ class TuningTest(Case):
         for number in (signal.SIGKILL, signal.SIGINT):
             with self.subTest(signal=number.name):
                 output = f"{number.name}.gguf"
-                words = ("tune", self.model, "--data", self.data, "-o", output)
-                words += ("--runs", "runs.sqlite", "--steps", "400", "--batch", "8")
-                words += ("--rank", "4", "--alpha", "8", "--checkpoint-every", "10")
+                words: list[object] = ["tune", self.model, "--data", self.data, "-o", output]
+                words += ["--runs", "runs.sqlite", "--steps", 400, "--batch", 8]
+                words += ["--rank", 4, "--alpha", 8, "--checkpoint-every", 10]
                 process = self.start_in(self.folder, *words)
                 folder = self.folder / f"{output}.checkpoints"
                 while process.poll() is None and not list(folder.glob("*.hone")):

@@ -96,8 +96,7 @@ TEST_P(GradientOf, EqualsAutograd) {
     }
     at += samples;
     // Two f32 evaluations of sums of some thousand terms.
-    EXPECT_NEAR(std::sqrt(norm), tensor["norm"].get<double>(),
-                1e-4 * tensor["norm"].get<double>())
+    EXPECT_NEAR(std::sqrt(norm), tensor["norm"].get<double>(), 1e-4 * tensor["norm"].get<double>())
         << name;
     if (bb > 0) {
       EXPECT_GE(ab / std::sqrt(aa * bb), 0.9999) << name;

@@ -7,7 +7,7 @@
 // a chunk and product, and no sum is shared between threads.
 #include <algorithm>
 
-#include "passes/lower/dense.h"
+#include "passes/lower/dense_product.h"
 #include "passes/lower/lower.h"
 
 namespace hone::passes {

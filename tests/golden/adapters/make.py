@@ -5,10 +5,11 @@
     python make.py real [FOLDER]  # FOLDER holds the GGUF files (default: hone's cache)
 
 Every folder is a PEFT adapter as a user would have it (adapter_config.json and
-adapter_model.safetensors), of ../models/NAME, plus
+adapter_model.safetensors), of ../models/NAME (the folder's name without "-dora"), plus
   logits.bin   (T, V) little-endian f32: of ../models/NAME/tokens.json, in one prefill.
 `real` makes smollm2.json: the answer of SmolLM2 without and with a random GGUF adapter by
-llama.cpp, the lead of each token over the second, and some logits of the first. The adapter's numbers come from a rule that the test repeats, so that it needs no file.
+llama.cpp, the lead of each token over the second, and some logits of the first. The adapter's
+numbers come from a rule that the test repeats, so that it needs no file.
 Everything in float32, attention "eager".
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -31,7 +32,8 @@ HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "models"
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Name of the golden model to the adapter's configuration; each has what another has not.
+# Name of the golden model (and of the form after it) to the adapter's configuration; each has what
+# another has not.
 ADAPTERS: dict[str, dict[str, Any]] = {
     "llama": {"r": 4, "lora_alpha": 6, "target_modules": LINEAR},
     # Ranks and alphas by module.
@@ -51,6 +53,15 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "target_modules": ["c_attn", "c_proj", "c_fc"],
         "fan_in_fan_out": True,
     },
+    # Magnitudes apart, of permuted rows and of transposed weights.
+    "llama-dora": {"r": 2, "lora_alpha": 3, "target_modules": LINEAR, "use_dora": True},
+    "gpt2-dora": {
+        "r": 2,
+        "lora_alpha": 3,
+        "target_modules": ["c_attn", "mlp.c_proj"],
+        "fan_in_fan_out": True,
+        "use_dora": True,
+    },
 }
 
 
@@ -61,14 +72,19 @@ def randomize(model: torch.nn.Module, generator: torch.Generator) -> None:
         if "lora_" not in name:
             continue
         noise = torch.randn(parameter.shape, generator=generator)
+        if "magnitude" in name:
+            with torch.no_grad():
+                parameter.mul_(1 + 0.2 * noise)
+            continue
         size = parameter.shape[1] ** -0.5 * (0.3 if "lora_B" in name else 1.0)
         with torch.no_grad():
             parameter.copy_(noise * size)
 
 
 def make_tiny(name: str, options: dict[str, Any]) -> None:
+    of = name.removesuffix("-dora")
     base = AutoModelForCausalLM.from_pretrained(
-        MODELS / name, dtype=torch.float32, attn_implementation="eager"
+        MODELS / of, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options)).eval()
     randomize(model, torch.Generator().manual_seed(sum(map(ord, name)) + 1))
@@ -77,14 +93,14 @@ def make_tiny(name: str, options: dict[str, Any]) -> None:
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = name  # not the path on this machine
+    config["base_model_name_or_path"] = of  # not the path on this machine
     config["target_modules"] = sorted(config["target_modules"])
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    tokens = json.loads((MODELS / name / "tokens.json").read_text())["tokens"]
+    tokens = json.loads((MODELS / of / "tokens.json").read_text())["tokens"]
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0].float().numpy()
     (folder / "logits.bin").write_bytes(logits.astype("<f4").tobytes())
-    plain = np.frombuffer((MODELS / name / "logits.bin").read_bytes(), dtype="<f4")
+    plain = np.frombuffer((MODELS / of / "logits.bin").read_bytes(), dtype="<f4")
     size = sum(file.stat().st_size for file in folder.iterdir())
     change = float(np.abs(logits.reshape(-1) - plain).max())
     print(f"{name}: {size} bytes, logits std {logits.std():.3f}, changed by up to {change:.3f}")

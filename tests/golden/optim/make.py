@@ -300,7 +300,7 @@ def cases() -> list[Case]:
             0.3,
             "both",
             None,
-            k(lambda u: np.sign(u) * (np.abs(u) > 0.05)),
+            k(lambda u: np.where(np.abs(u) > 0.05, np.sign(u), 0.0)),
         ),
         Case(
             "lion_k group",
