@@ -36,29 +36,50 @@ struct Checkpoint {
   double last() const { return probe.blocks.back().total; }  // R_L
 };
 
+passes::QatOptions four_bits() {
+  passes::QatOptions four;
+  four.weight_bits = four.activation_bits = 4;
+  return four;
+}
+
+Result<tune::SmallModel> make_model(const RecipeContext& context) {
+  return tune::SmallModel::make(context.pool, {4, 96, 256, 8, 64, true}, context.seed);
+}
+
+tune::SmallTraining at_rate(std::string_view rule, double rate, std::int64_t steps) {
+  tune::SmallTraining how;
+  how.rule = rule;
+  how.learning_rate = rate;
+  how.steps = steps;
+  how.decays = false;
+  return how;
+}
+
 Result<Checkpoint> train(const RecipeContext& context, const tune::ByteText& text,
                          const Optimizer& optimizer, double factor) {
-  tune::SmallModelOptions size;
-  size.layers = 4;
-  size.hidden = 96;
-  size.feed_forward = 256;
-  size.head_norms = true;
-  auto model = tune::SmallModel::make(context.pool, size, context.seed);
+  auto model = make_model(context);
   if (!model) return model.error();
-  tune::SmallTraining how;
-  how.rule = optimizer.rule;
-  how.learning_rate = optimizer.rate * factor;
-  how.steps = context.scaled(500, 2);
-  how.decays = false;
+  auto how = at_rate(optimizer.rule, optimizer.rate * factor, context.scaled(500, 2));
   how.target = kTarget;
   const auto curve = train_small(*model, text, {}, how);
   if (!curve) return curve.error();
-  passes::QatOptions four;
-  four.weight_bits = four.activation_bits = 4;
-  auto probe = probe_rounding(*model, text, four, context.scaled(12, 1));
+  auto probe = probe_rounding(*model, text, four_bits(), context.scaled(12, 1));
   if (!probe) return probe.error();
   return Checkpoint{optimizer.rule, how.learning_rate, *std::move(probe), curve->losses.size(),
                     curve->reached};
+}
+
+// The same steps with rounded weights and inputs from the first one on: held-out loss, rounded.
+Result<double> loss_of_qat(const RecipeContext& context, const tune::ByteText& text,
+                           const Checkpoint& plain) {
+  auto model = make_model(context);
+  if (!model) return model.error();
+  const tune::Arithmetic rounded{
+      "qat", [](const ir::Graph& graph) { return passes::add_qat(graph, four_bits()); }, nullptr};
+  const auto steps = static_cast<std::int64_t>(plain.steps);
+  const auto curve = train_small(*model, text, rounded, at_rate(plain.rule, plain.rate, steps));
+  if (!curve) return curve.error();
+  return model->held_out_loss(text, context.scaled(12, 1), rounded);
 }
 
 void compare(const RecipeContext& context, const std::vector<Checkpoint>& used,
@@ -101,27 +122,37 @@ Result<RecipeReport> run(const RecipeContext& context) {
     }
   }
   if (used.size() < 4) used = all;  // a short run: losses differ, and so do the rest
-  std::map<std::string, double> least;
+  std::map<std::string_view, double> mean;
   for (const Optimizer& optimizer : kOptimizers) {
-    double gained = 0, last = 0, gain = 0, ratio = 0, clean = 0, count = 0;
+    double gained = 0, last = 0, gain = 0, ratio = 0, clean = 0, count = 0, qat = 0;
     for (const Checkpoint& each : used) {
       if (each.rule != optimizer.rule) continue;
       gained += each.probe.loss_gained, last += each.last(), gain += each.probe.gain();
       ratio += each.probe.max_to_median, clean += each.probe.loss, ++count;
+      if (each.rate != optimizer.rate) continue;
+      const auto loss = loss_of_qat(context, *text, each);
+      if (!loss) return loss.error();
+      qat = *loss - each.probe.loss;
     }
     if (count == 0) continue;
-    least[optimizer.rule] = gained / count;
+    mean[optimizer.rule] = gained / count;
     report.rows.push_back(
         {fmt::format("{} ({:.0f} models)", optimizer.rule, count), "",
-         fmt::format("loss {:.3f}, W4A4 {:+.3f}, R_L {:.3f}, gain {:.2f}, max to median {:.1f}",
-                     clean / count, gained / count, last / count, gain / count, ratio / count),
+         fmt::format("loss {:.3f}, W4A4 {:+.3f} (QAT {:+.3f}), R_L {:.3f}, gain "
+                     "{:.2f}, max to median {:.1f}",
+                     clean / count, gained / count, qat, last / count, gain / count, ratio / count),
          ""});
   }
   compare(context, used, report);
-  const auto [best, worst] =
-      std::ranges::minmax_element(least, {}, &std::pair<const std::string, double>::second);
-  report.rows.push_back(checked("loses least", "shampoo", best->first, best->first == "shampoo"));
-  report.rows.push_back(checked("loses most", "muon", worst->first, worst->first == "muon"));
+  const auto best =
+      std::ranges::min_element(mean, {}, [](const auto& each) { return each.second; });
+  report.rows.push_back(
+      checked("loses least", "shampoo", std::string(best->first), best->first == "shampoo"));
+  report.rows.push_back(checked("AdamW and Shampoo lose less than Muon",
+                                "accuracies 59.2 and 59.3 against 50.0",
+                                fmt::format("{:+.3f} and {:+.3f} against {:+.3f}", mean["adamw"],
+                                            mean["shampoo"], mean["muon"]),
+                                std::max(mean["adamw"], mean["shampoo"]) < mean["muon"]));
   report.notes.push_back(
       fmt::format("every training stops at a running loss of {} nats a byte; {} of {} got there",
                   kTarget, std::ranges::count(all, true, &Checkpoint::reached), all.size()));
@@ -137,7 +168,8 @@ const Recipe& beyond_outliers_recipe() {
   static const Recipe kRecipe{
       "beyond-outliers", "Beyond Outliers: optimizers under quantization (arXiv 2509.23500)",
       "error that propagates, not the largest activation, foretells what rounding costs",
-      "15 byte models of 0.4 M parameters at one loss, five optimizers, W4A4 to nearest", run};
+      "15 byte models of 0.4 M parameters at one loss, five optimizers, W4A4 to nearest and QAT",
+      run};
   return kRecipe;
 }
 

@@ -51,8 +51,8 @@ std::int64_t hadamard_token_block(std::int64_t first, std::int64_t tokens, std::
 }
 
 int hadamard_element(std::int64_t size, std::int64_t row, std::int64_t column) {
-  const int core = hadamard_core(size);
-  const std::int64_t inner = size / core;
+  const int core = std::max(1, hadamard_core(size));
+  const std::int64_t inner = std::max<std::int64_t>(1, size / core);
   const auto outer_row = static_cast<std::size_t>(row / inner);
   const auto outer_column = static_cast<std::size_t>(column / inner);
   const int sign = core == 12   ? kTwelve[outer_row][outer_column]

@@ -24,8 +24,8 @@ std::string utf8(std::uint32_t code) {
 
 // The characters that byte-level BPE writes for bytes: printable Latin-1 ones for themselves, the
 // others from U+0100 on, in order (Radford et al. 2019).
-std::vector<std::string> byte_tokens() {
-  std::vector<std::string> tokens;
+formats::TextTable byte_tokens() {
+  formats::TextTable tokens;
   std::uint32_t next = 256;
   for (std::uint32_t byte = 0; byte < 256; ++byte) {
     const bool plain = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
@@ -35,15 +35,15 @@ std::vector<std::string> byte_tokens() {
 }
 
 void set_byte_vocabulary(Metadata& metadata) {
-  std::vector<std::string> tokens = byte_tokens();
-  tokens.emplace_back("<|endoftext|>");
+  formats::TextTable tokens = byte_tokens();
+  tokens.push_back("<|endoftext|>");
   std::vector<std::int32_t> types(tokens.size(), 1);  // normal
   types.back() = 3;                                   // control
   metadata.set("tokenizer.ggml.model", std::string("gpt2"));
   metadata.set("tokenizer.ggml.pre", std::string("gpt-2"));
   metadata.set("tokenizer.ggml.tokens", MetaArray(std::move(tokens)));
   metadata.set("tokenizer.ggml.token_type", MetaArray(std::move(types)));
-  metadata.set("tokenizer.ggml.merges", MetaArray(std::vector<std::string>{}));
+  metadata.set("tokenizer.ggml.merges", MetaArray(formats::TextTable{}));
   metadata.set("tokenizer.ggml.bos_token_id", std::uint32_t{256});
   metadata.set("tokenizer.ggml.eos_token_id", std::uint32_t{256});
   metadata.set("tokenizer.ggml.add_bos_token", false);
@@ -63,7 +63,7 @@ Result<std::int64_t> set_vocabulary(Metadata& metadata, const std::string& vocab
   }
   const auto tokens = metadata.texts("tokenizer.ggml.tokens");
   if (!tokens) return tokens.error();
-  return static_cast<std::int64_t>(tokens->size());
+  return static_cast<std::int64_t>((*tokens)->size());
 }
 
 struct Tensors {

@@ -145,12 +145,14 @@ Status check_schema(std::int64_t schema, const std::string& path) {
 }
 
 Status migrate(const Database& database) {
-  const auto application = database.integer("PRAGMA application_id");
-  if (!application) return application.error();
-  auto schema = database.integer("PRAGMA user_version");
-  if (!schema) return schema.error();
+  // In this order: whoever makes the file meanwhile writes all three at once, so what is read last
+  // is set if anything before it was.
   const auto tables = database.integer("SELECT count(*) FROM sqlite_master");
   if (!tables) return tables.error();
+  auto schema = database.integer("PRAGMA user_version");
+  if (!schema) return schema.error();
+  const auto application = database.integer("PRAGMA application_id");
+  if (!application) return application.error();
   if (*application != kApplication && *tables + *application + *schema != 0) {
     return Error{ErrorCode::kInvalidArgument,
                  "this SQLite file is not hone's",
