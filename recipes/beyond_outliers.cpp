@@ -8,11 +8,9 @@
 #include <cmath>
 #include <map>
 
-#include "passes/transform/qat.h"
 #include "recipes/recipe.h"
-#include "tune/block_probe.h"
 #include "tune/correlation.h"
-#include "tune/small_training.h"
+#include "tune/rounding_study.h"
 
 namespace hone::recipes {
 namespace {
@@ -27,68 +25,13 @@ constexpr std::array kOptimizers = {Optimizer{"adamw", 2e-3}, Optimizer{"lion", 
 constexpr std::array kFactors = {0.5, 1.0, 2.0};
 constexpr double kTarget = 1.3;  // nats a byte, where every training stops
 
-struct Checkpoint {
-  std::string rule;
-  double rate = 0;
-  tune::RoundingProbe probe;
-  std::size_t steps = 0;
-  bool reached = false;
-  double last() const { return probe.blocks.back().total; }  // R_L
-};
-
-passes::QatOptions four_bits() {
-  passes::QatOptions four;
-  four.weight_bits = four.activation_bits = 4;
-  return four;
-}
-
-Result<tune::SmallModel> make_model(const RecipeContext& context) {
-  return tune::SmallModel::make(context.pool, {4, 96, 256, 8, 64, true}, context.seed);
-}
-
-tune::SmallTraining at_rate(std::string_view rule, double rate, std::int64_t steps) {
-  tune::SmallTraining how;
-  how.rule = rule;
-  how.learning_rate = rate;
-  how.steps = steps;
-  how.decays = false;
-  return how;
-}
-
-Result<Checkpoint> train(const RecipeContext& context, const tune::ByteText& text,
-                         const Optimizer& optimizer, double factor) {
-  auto model = make_model(context);
-  if (!model) return model.error();
-  auto how = at_rate(optimizer.rule, optimizer.rate * factor, context.scaled(500, 2));
-  how.target = kTarget;
-  const auto curve = train_small(*model, text, {}, how);
-  if (!curve) return curve.error();
-  auto probe = probe_rounding(*model, text, four_bits(), context.scaled(12, 1));
-  if (!probe) return probe.error();
-  return Checkpoint{optimizer.rule, how.learning_rate, *std::move(probe), curve->losses.size(),
-                    curve->reached};
-}
-
-// The same steps with rounded weights and inputs from the first one on: held-out loss, rounded.
-Result<double> loss_of_qat(const RecipeContext& context, const tune::ByteText& text,
-                           const Checkpoint& plain) {
-  auto model = make_model(context);
-  if (!model) return model.error();
-  const tune::Arithmetic rounded{
-      "qat", [](const ir::Graph& graph) { return passes::add_qat(graph, four_bits()); }, nullptr};
-  const auto steps = static_cast<std::int64_t>(plain.steps);
-  const auto curve = train_small(*model, text, rounded, at_rate(plain.rule, plain.rate, steps));
-  if (!curve) return curve.error();
-  return model->held_out_loss(text, context.scaled(12, 1), rounded);
-}
-
-void compare(const RecipeContext& context, const std::vector<Checkpoint>& used,
+void compare(const RecipeContext& context, const std::vector<tune::RoundedModel>& used,
              RecipeReport& report) {
   std::vector<double> gained;
-  for (const Checkpoint& each : used) gained.push_back(each.probe.loss_gained);
+  for (const tune::RoundedModel& each : used) gained.push_back(each.probe.loss_gained);
   const auto add = [&](const char* what, const char* published, auto metric) {
     std::vector<double> values;
-    for (const Checkpoint& each : used) values.push_back(metric(each));
+    for (const tune::RoundedModel& each : used) values.push_back(metric(each));
     const auto found = tune::resampled_correlation(values, gained, context.seed);
     report.rows.push_back({fmt::format("rank correlation of {} with the loss gained", what),
                            published, found.text(), ""});
@@ -109,13 +52,21 @@ Result<RecipeReport> run(const RecipeContext& context) {
     text = tune::grammar_text(1, 400000);
     report.notes.push_back("the SQL set is absent: text of a grammar instead");
   }
-  std::vector<Checkpoint> all, used;
+  const tune::RoundingStudy study{context.pool, *text,        {4, 96, 256, 8, 64, true},
+                                  {4, 4},       context.seed, context.scaled(12, 1)};
+  std::vector<tune::RoundedModel> all, used;
   for (const Optimizer& optimizer : kOptimizers) {
     for (const double factor : kFactors) {
-      auto made = train(context, *text, optimizer, factor);
+      tune::SmallTraining how;
+      how.rule = optimizer.rule;
+      how.learning_rate = optimizer.rate * factor;
+      how.steps = context.scaled(500, 2);
+      how.decays = false;
+      how.target = kTarget;
+      auto made = study.round_after(how);
       if (!made) return made.error();
       context.tell(fmt::format("{} {:.1e}: {} steps, loss {:.3f}, 4 bits {:+.3f}, R_L {:.3f}",
-                               made->rule, made->rate, made->steps, made->probe.loss,
+                               how.rule, how.learning_rate, made->steps, made->probe.loss,
                                made->probe.loss_gained, made->last()));
       all.push_back(*std::move(made));
       if (all.back().reached) used.push_back(all.back());
@@ -125,12 +76,12 @@ Result<RecipeReport> run(const RecipeContext& context) {
   std::map<std::string_view, double> mean;
   for (const Optimizer& optimizer : kOptimizers) {
     double gained = 0, last = 0, gain = 0, ratio = 0, clean = 0, count = 0, qat = 0;
-    for (const Checkpoint& each : used) {
-      if (each.rule != optimizer.rule) continue;
+    for (const tune::RoundedModel& each : used) {
+      if (each.how.rule != optimizer.rule) continue;
       gained += each.probe.loss_gained, last += each.last(), gain += each.probe.gain();
       ratio += each.probe.max_to_median, clean += each.probe.loss, ++count;
-      if (each.rate != optimizer.rate) continue;
-      const auto loss = loss_of_qat(context, *text, each);
+      if (each.how.learning_rate != optimizer.rate) continue;
+      const auto loss = study.loss_of_aware(each);
       if (!loss) return loss.error();
       qat = *loss - each.probe.loss;
     }
@@ -153,9 +104,9 @@ Result<RecipeReport> run(const RecipeContext& context) {
                                 fmt::format("{:+.3f} and {:+.3f} against {:+.3f}", mean["adamw"],
                                             mean["shampoo"], mean["muon"]),
                                 std::max(mean["adamw"], mean["shampoo"]) < mean["muon"]));
-  report.notes.push_back(
-      fmt::format("every training stops at a running loss of {} nats a byte; {} of {} got there",
-                  kTarget, std::ranges::count(all, true, &Checkpoint::reached), all.size()));
+  report.notes.push_back(fmt::format(
+      "every training stops at a running loss of {} nats a byte; {} of {} got there", kTarget,
+      std::ranges::count(all, true, &tune::RoundedModel::reached), all.size()));
   report.notes.push_back(
       "the paper trains 50 M to 1.5 B parameters and measures zero-shot accuracy; here 0.4 M, and "
       "the held-out loss of bytes; Lion stands for Scion, PSGD is left out");
