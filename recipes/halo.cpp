@@ -17,6 +17,7 @@ using passes::ScaleOf;
 // A power of two, so that f32 with and without the loud channel computes the same bits; the sheet
 // of the paper's stress says 50.
 constexpr double kLoud = 64;
+constexpr std::int64_t kBefore = 250, kTuning = 80;  // steps in f32, then in each arithmetic
 
 struct Run {
   const char* name;
@@ -39,18 +40,24 @@ std::vector<Run> runs() {
           {"int8, HALO 2, a scale a row", halo({2, ScaleOf::kRow})}};
 }
 
-// Held-out loss, in the arithmetic that it was trained in.
-Result<double> loss_after(const RecipeContext& context, const tune::ByteText& text,
-                          const Run& run) {
+Result<tune::SmallModel> make_model(const RecipeContext& context) {
   tune::SmallModelOptions size;  // 0.9 M parameters
   size.length = 128;
-  auto model = tune::SmallModel::make(context.pool, size, context.seed);
+  return tune::SmallModel::make(context.pool, size, context.seed);
+}
+
+// Held-out loss after the model was tuned in an arithmetic, measured in the same.
+Result<double> loss_after(const RecipeContext& context, const tune::ByteText& text, const Run& run,
+                          tune::SmallModel& begin) {
+  auto model = make_model(context);
   if (!model) return model.error();
+  model->copy_weights(begin);
   const auto loud = [](const ir::Graph& graph) { return tune::with_loud_channel(graph, 5, kLoud); };
   const tune::Arithmetic arithmetic{run.name, loud, run.after};
   tune::SmallTraining how;
-  how.steps = context.scaled(300, 3);
-  how.learning_rate = 2e-3;
+  how.first = 1000000;  // other batches than the ones before
+  how.steps = context.scaled(kTuning, 3);
+  how.learning_rate = 5e-4;
   const auto curve = train_small(*model, text, arithmetic, how);
   if (!curve) return curve.error();
   const auto loss = model->held_out_loss(text, context.scaled(16, 1), arithmetic);
@@ -70,9 +77,17 @@ Result<RecipeReport> run(const RecipeContext& context) {
     report.skipped = "the data set is absent: " + text.error().text();
     return report;
   }
+  auto begin = make_model(context);
+  if (!begin) return begin.error();
+  tune::SmallTraining before;
+  before.steps = context.scaled(kBefore, 3);
+  before.learning_rate = 3e-3;
+  const auto learned = train_small(*begin, *text, {}, before);
+  if (!learned) return learned.error();
+  context.tell(fmt::format("before: loss {:.3f} to {:.3f}", learned->losses[0], learned->running));
   std::vector<double> loss;
   for (const Run& each : runs()) {
-    const auto found = loss_after(context, *text, each);
+    const auto found = loss_after(context, *text, each, *begin);
     if (!found) return found.error();
     loss.push_back(*found);
     report.rows.push_back(
@@ -110,8 +125,9 @@ Result<RecipeReport> run(const RecipeContext& context) {
       "it: f32 computes the same bits as without",
       kLoud));
   report.notes.push_back(
-      "the paper fine-tunes Llama 3 8B on a GPU; here a model of 0.9 M parameters learns bytes of "
-      "the same SQL set from nothing, in f32 but for the products; its head stays in f32");
+      "the paper fine-tunes Llama 3 8B on a GPU; here a model of 0.9 M parameters that learned "
+      "bytes "
+      "of the same SQL set is tuned on; all but the products of linear layers stays in f32");
   return report;
 }
 
@@ -121,7 +137,8 @@ const Recipe& halo_recipe() {
   static const Recipe kRecipe{
       "halo", "HALO: Hadamard-Assisted Lower-Precision Optimization (arXiv 2501.02625)",
       "rotations let training in int8, forward and backward, end where bf16 ends",
-      "byte model of 0.9 M parameters on the SQL set, one loud channel, 300 steps", run};
+      "byte model of 0.9 M parameters on the SQL set, one loud channel, 250 steps and 80 in int8",
+      run};
   return kRecipe;
 }
 

@@ -7,12 +7,20 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 namespace hone {
 
-// H_K by rows, +1 and -1. core is 12 or 20; of 1 the matrix (1).
-std::span<const std::int8_t> hadamard_signs(int core);
+// Element (row, column) of H_K for a K of 12 or 20, +1 or -1. A constant: no code is made of it.
+consteval int paley_sign(int core, int row, int column) {
+  if (row == column || row == 0) return 1;
+  if (column == 0) return -1;
+  const int prime = core - 1;
+  const int difference = (row - column + prime) % prime;
+  for (int root = 1; root < prime; ++root) {
+    if (root * root % prime == difference) return 1;  // a square modulo the prime
+  }
+  return -1;
+}
 
 // K of a size K * 2^n; 0 where it is none.
 int hadamard_core(std::int64_t size);

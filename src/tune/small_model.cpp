@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 
@@ -132,6 +133,12 @@ Result<ir::Graph> SmallModel::graph(bool weight_gradient) const {
   if (graph) graph = passes::find_pass("sequences")->run(*graph);
   if (graph) graph = passes::add_loss(*graph, weight_gradient);
   return graph;
+}
+
+void SmallModel::copy_weights(SmallModel& from) {
+  for (const std::string& name : trained_) {
+    std::ranges::copy(from.network_->values(name), network_->values(name).begin());
+  }
 }
 
 std::vector<Network::Input> SmallModel::Batch::inputs() const {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,9 @@ class SmallModel {
   // Mean loss of `batches` batches of what was held out: the same bytes at every call.
   Result<double> held_out_loss(const ByteText& text, std::int64_t batches,
                                const Arithmetic& arithmetic);
+
+  // Takes over another model's weights; both have the same options.
+  void copy_weights(SmallModel& from);
 
   Network& network() { return *network_; }
   const SmallModelOptions& options() const { return options_; }

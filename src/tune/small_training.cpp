@@ -30,7 +30,7 @@ Result<SmallCurve> train_small(SmallModel& model, const ByteText& text,
   Stepper stepper(model.network(), model.trained(), **rule, optim::Settings((*rule)->defaults));
   SmallCurve curve;
   for (std::int64_t step = 0; step < how.steps; ++step) {
-    const auto outcome = model.gradients(text, step, arithmetic);
+    const auto outcome = model.gradients(text, how.first + step, arithmetic);
     if (!outcome) return outcome.error();
     if (!std::isfinite(outcome->loss)) {
       return Error{ErrorCode::kUnsupported,

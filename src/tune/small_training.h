@@ -17,6 +17,7 @@ struct SmallTraining {
   std::string_view rule = "adamw";
   double learning_rate = 1e-3;
   std::int64_t steps = 100;
+  std::int64_t first = 0;    // of the text's batches
   std::int64_t warmup = 20;  // steps in which the rate rises
   bool decays = true;        // linear to zero at the last step
   double clip = 1;
