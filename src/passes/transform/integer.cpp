@@ -14,6 +14,7 @@ Result<ir::Graph> run(const ir::Graph& graph) {
   ir::Rewriter rewriter(graph, ops::find_op);
   for (const ir::Operation& operation : graph.operations) {
     const bool takes_int8 = (operation.is("matmul") || operation.is("output_loss")) &&
+                            operation.attributes.find("rounding") == nullptr &&
                             is_block_quantized(graph.type(operation.operands[1]).dtype) &&
                             graph.type(operation.operands[0]).layout == ir::Layout::kRowMajor;
     if (!takes_int8) {
