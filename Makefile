@@ -4,6 +4,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 MODEL ?= smollm2-135m-instruct-q4_1
 PROMPT ?= What makes the sky look blue?
+EPOCHS ?= 5
 BUILD := build/release
 FUZZ_SECONDS ?= 60
 
@@ -13,11 +14,14 @@ FUZZ_SECONDS ?= 60
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*##/\t/' | expand -t 10
 
-run: build  ## build, fetch a model (100 MB, once) and answer PROMPT with it
+run: build  ## build, fetch a model (100 MB, once), teach it hone's manual, answer before and after
 	@echo "==> getting $(MODEL)"
 	$(BUILD)/hone fetch $(MODEL)
 	@echo "==> answering"
 	$(BUILD)/hone run $(MODEL) -p "$(PROMPT)" --temperature 0 --tokens 128
+	@echo "==> tuning it on hone's own manual"
+	$(BUILD)/hone tune $(MODEL) --data recipes/data/manual.jsonl --epochs $(EPOCHS) \
+	  --questions recipes/data/manual-questions.jsonl --output build/manual.gguf
 
 build:  ## install what is missing, build build/release/hone
 	@scripts/setup.sh build

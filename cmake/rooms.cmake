@@ -18,6 +18,10 @@ endfunction()
 function(hone_room room allowed)
   hone_target_name(target ${room})
   set(folder ${CMAKE_SOURCE_DIR}/src/${room})
+  # Recipes are a leaf of the tree, beside src.
+  if(room STREQUAL "recipes")
+    set(folder ${CMAKE_SOURCE_DIR}/recipes)
+  endif()
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cpp)
   # passes/lower is a room of its own inside of a room.
   if(room STREQUAL "passes")

@@ -31,8 +31,12 @@ if "$build/hone" bench --help > /dev/null 2>&1; then
   elif [ "${1:-}" = smoke ]; then
     echo "==> hone bench run (smoke)"
     "$build/hone" bench run "$model" --prompt 32 --generate 8 --json
+    echo "==> hone bench tune (smoke)"
+    "$build/hone" bench tune "$model" --batch 1 --length 32 --steps 1 --json
   else
     echo "==> hone bench run"
     "$build/hone" bench run "$model" --prompt 256 --generate 64
+    echo "==> hone bench tune"
+    "$build/hone" bench tune "$model" --method lora --batch 4 --length 256 --steps 4 --profile
   fi
 fi

@@ -8,7 +8,7 @@ purpose=${1:-build}
 
 packages=(g++ cmake ninja-build ccache pkg-config ca-certificates python3
   libhwy-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev
-  libreadline-dev libcurl4-openssl-dev zlib1g-dev libgtest-dev libbenchmark-dev)
+  libreadline-dev libcurl4-openssl-dev zlib1g-dev libsqlite3-dev libgtest-dev libbenchmark-dev)
 # Commands that often come from elsewhere (rustup, pyenv): only asked for when absent.
 command -v cargo > /dev/null && command -v rustc > /dev/null || packages+=(cargo rustc)
 python3 -c 'import ensurepip, venv' 2> /dev/null || packages+=(python3-venv)

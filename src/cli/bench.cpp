@@ -3,15 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/human.h"
 #include "base/system.h"
+#include "base/timing.h"
 #include "cli/bench_kernels.h"
-#include "cli/limits.h"
+#include "cli/bench_tune.h"
 #include "cli/model_options.h"
 #include "cli/registry.h"
+#include "engine/limits.h"
 
 namespace hone::cli {
 namespace {
@@ -24,10 +25,12 @@ struct Options {
   std::int64_t sequences = 1;
   std::int64_t repeat = 5;
   bool profile = false;
+  TuneBench tune;
 };
 
 void declare(Options& options, Arguments& arguments) {
-  arguments.positional("WHAT", options.what, "run (a model), patch (weights of a model), kernels");
+  arguments.positional("WHAT", options.what,
+                       "run (a model), tune (a model), patch (weights of a model), kernels");
   arguments.optional_positional("MODEL", options.model.model, "a model, for run and patch");
   arguments.option("-j,--threads", options.model.threads, "threads; 0: all cores",
                    Integers{0, 1024});
@@ -40,24 +43,15 @@ void declare(Options& options, Arguments& arguments) {
                    "of products with quantized weights");
   arguments.choice("--cache", options.model.cache, {"f16", "int8", "f32"},
                    "form of keys and values");
+  declare_tune_bench(options.tune, arguments);
   arguments.flag("--profile", options.profile, "show the time of each kind of step");
-}
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 struct Measured {
   std::vector<double> prefill, decode;  // tokens a second, all sequences together
   double weight_bytes = 0;              // that a decode step reads
   double prefill_operations = 0;        // of one prompt
-  MachineLimits limits;
+  engine::MachineLimits limits;
   double limits_bytes = 0;
   double first_token_seconds = 0;  // from opening the file
   std::int64_t peak_bytes = 0;
@@ -81,7 +75,7 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
              Measured& measured) {
   const std::int64_t vocabulary = session.config().vocabulary;
   std::vector<engine::SequenceId> sequences;
-  double start = now();
+  double start = seconds_now();
   for (std::int64_t s = 0; s < options.sequences; ++s) {
     sequences.push_back(session.begin());
     const auto prompt = some_tokens(options.prompt, vocabulary, seed * 1000 + s);
@@ -89,8 +83,8 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
     if (!logits) return logits.error();
   }
   const auto total = static_cast<double>(options.prompt * options.sequences);
-  measured.prefill.push_back(total / (now() - start));
-  start = now();
+  measured.prefill.push_back(total / (seconds_now() - start));
+  start = seconds_now();
   for (std::int64_t i = 0; i < options.generate; ++i) {
     const auto tokens = some_tokens(options.sequences, vocabulary, seed * 7919 + i);
     std::vector<engine::Request> requests;
@@ -101,7 +95,7 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
     if (!logits) return logits.error();
   }
   const auto decoded = static_cast<double>(options.generate * options.sequences);
-  measured.decode.push_back(decoded / (now() - start));
+  measured.decode.push_back(decoded / (seconds_now() - start));
   for (const engine::SequenceId id : sequences) session.end(id);
   return {};
 }
@@ -147,8 +141,8 @@ Result<Measured> measure(const Options& options, Output& output) {
   const std::int64_t each = options.prompt + options.generate + kernels::kPageTokens;
   how.budget = each * options.sequences;
   Measured measured;
-  const double start = now();
-  auto session = engine::Session::open(options.model.model, how);
+  const double start = seconds_now();
+  auto session = open_session(options.model, how);
   if (!session) return session.error();
   if (each > (*session)->context()) {
     return Error{ErrorCode::kOutOfRange,
@@ -161,7 +155,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   const engine::SequenceId first = (*session)->begin();
   auto logits = (*session)->prefill(first, some_tokens(16, (*session)->config().vocabulary, 1));
   if (!logits) return logits.error();
-  measured.first_token_seconds = now() - start;
+  measured.first_token_seconds = seconds_now() - start;
   (*session)->end(first);
   HONE_RETURN_IF_ERROR(count_work(**session, options, measured));
   Measured warm_up;
@@ -183,7 +177,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   }
   // The limits after the model: their buffers must not count into its peak.
   ThreadPool pool((*session)->threads());
-  measured.limits = measure_limits(pool, 0.2);
+  measured.limits = engine::measure_limits(pool, 0.2);
   return measured;
 }
 
@@ -239,29 +233,29 @@ Status patch_model(const Options& options, Output& output) {
   engine::SessionOptions how = session_options(options.model);
   std::vector<double> full, graph_only, all, one;
   for (std::int64_t i = 0; i < options.repeat; ++i) {
-    double start = now();
-    auto session = engine::Session::open(options.model.model, how);
+    double start = seconds_now();
+    auto session = open_session(options.model, how);
     if (!session) return session.error();
     HONE_RETURN_IF_ERROR((*session)->prepare(1, 1, 1));
-    full.push_back(now() - start);
+    full.push_back(seconds_now() - start);
     const std::int64_t compiled = (*session)->compiled_programs();
-    start = now();
+    start = seconds_now();
     for (const formats::TensorRecord& tensor : (*session)->source().tensors()) {
       HONE_RETURN_IF_ERROR((*session)->weights().patch(tensor.name, tensor.data));
     }
-    all.push_back(now() - start);
+    all.push_back(seconds_now() - start);
     const formats::TensorRecord* down = (*session)->source().find("blk.0.ffn_down.weight");
     if (down != nullptr) {
-      start = now();
+      start = seconds_now();
       HONE_RETURN_IF_ERROR((*session)->weights().patch(down->name, down->data));
-      one.push_back(now() - start);
+      one.push_back(seconds_now() - start);
     }
-    start = now();
+    start = seconds_now();
     auto graph = (*session)->build_graph({2, 1, 8, 1});
     if (!graph) return graph.error();
     auto program = engine::compile(*std::move(graph), (*session)->options().compile);
     if (!program) return program.error();
-    graph_only.push_back(now() - start);
+    graph_only.push_back(seconds_now() - start);
     HONE_RETURN_IF_ERROR((*session)->prepare(1, 1, 1));
     if ((*session)->compiled_programs() != compiled) {
       return Error{ErrorCode::kInternal, "patching weights compiled a program", "", "", "", ""};
@@ -286,10 +280,12 @@ Status patch_model(const Options& options, Output& output) {
 
 Status run(const Options& options, Output& output) {
   if (options.what == "run") return run_model(options, output);
+  if (options.what == "tune")
+    return bench_tune(options.tune, options.model, options.profile, output);
   if (options.what == "patch") return patch_model(options, output);
   if (options.what == "kernels") return bench_kernels(options.model.threads, output);
-  return Error{ErrorCode::kInvalidArgument, "there is no such benchmark", "", options.what,
-               "run, patch or kernels",     "hone bench run smollm2"};
+  return Error{ErrorCode::kInvalidArgument,   "there is no such benchmark", "", options.what,
+               "run, tune, patch or kernels", "hone bench run smollm2"};
 }
 
 }  // namespace
@@ -298,7 +294,8 @@ const Verb& bench_verb() {
   static const Verb kVerb =
       make_verb("bench", "measure prefill, decode, kernels, and their share of the machine's limit",
                 "hone bench run smollm2 --prompt 256 --generate 64 --json\nhone bench run smollm2 "
-                "--sequences 8 --prompt 32\nhone bench patch smollm2\nhone bench kernels",
+                "--sequences 8 --prompt 32\nhone bench tune smollm2 --method lora --batch 4 "
+                "--length 256 --steps 4\nhone bench patch smollm2\nhone bench kernels",
                 declare, run);
   return kVerb;
 }

@@ -9,7 +9,7 @@
 
 #include "base/random.h"
 #include "base/threads.h"
-#include "cli/limits.h"
+#include "engine/limits.h"
 #include "kernels/matmul.h"
 #include "kernels/registry.h"
 #include "quant/codec.h"
@@ -89,7 +89,7 @@ Row measure(DType dtype, int tokens, ThreadPool& pool) {
 
 Status bench_kernels(std::int64_t threads, Output& output) {
   ThreadPool pool(static_cast<int>(threads));
-  const MachineLimits limits = measure_limits(pool, 0.2);
+  const engine::MachineLimits limits = engine::measure_limits(pool, 0.2);
   Json rows = Json::array();
   Table table({"matmul", "tokens", "GOPS", "of int8 peak", "GB/s", "of bandwidth"}, "lrrrrr");
   const auto percent = [](double part, double whole) {

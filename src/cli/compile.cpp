@@ -8,10 +8,10 @@
 
 #include "base/file.h"
 #include "base/human.h"
-#include "cli/limits.h"
 #include "cli/model_options.h"
 #include "cli/plan_picture.h"
 #include "cli/registry.h"
+#include "engine/limits.h"
 #include "ir/text.h"
 #include "passes/pass.h"
 
@@ -168,10 +168,10 @@ Status run(const Options& options, Output& output) {
   HONE_RETURN_IF_ERROR(check_names(options.before));
   HONE_RETURN_IF_ERROR(check_names(options.after));
   HONE_RETURN_IF_ERROR(check_names(options.disabled));
-  auto session = engine::Session::open(options.model.model, session_options(options.model));
+  auto session = open_session(options.model, session_options(options.model));
   if (!session) return session.error();
   ThreadPool pool((*session)->threads());
-  const MachineLimits limits = measure_limits(pool, 0.05);
+  const engine::MachineLimits limits = engine::measure_limits(pool, 0.05);
   cost::Machine machine;
   if (limits.read_bytes > 0) machine.bytes = limits.read_bytes;
   if (limits.f32_operations > 0) machine.f32_operations = limits.f32_operations;

@@ -8,8 +8,8 @@
 
 #include "base/human.h"
 #include "base/system.h"
-#include "cli/limits.h"
 #include "cli/registry.h"
+#include "engine/limits.h"
 #include "kernels/registry.h"
 
 namespace hone::cli {
@@ -30,7 +30,7 @@ struct Report {
   int cores = 0;
   std::string isa;
   int threads = 0;
-  MachineLimits limits;
+  engine::MachineLimits limits;
   bool measured = false;
   std::string cache;
   std::vector<FoundModel> models;
@@ -98,7 +98,7 @@ Report examine(const Options& options) {
   ThreadPool pool(0);
   report.threads = pool.size();
   if (!options.no_measure) {
-    report.limits = measure_limits(pool);
+    report.limits = engine::measure_limits(pool);
     report.measured = true;
   }
   find_missing(report);

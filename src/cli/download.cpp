@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/download.h"
 
-#include <curl/curl.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -22,6 +21,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/sha256.h"
+#include "cli/curl_library.h"
 #include "cli/program.h"
 
 namespace hone::cli {
@@ -39,8 +39,8 @@ struct Descriptor {
 // One try, as the callbacks of libcurl see it.
 class Transfer {
  public:
-  Transfer(std::string url, std::string partial, Progress* progress)
-      : url_(std::move(url)), partial_(std::move(partial)), progress_(progress) {}
+  Transfer(const CurlLibrary& curl, std::string url, std::string partial, Progress* progress)
+      : curl_(curl), url_(std::move(url)), partial_(std::move(partial)), progress_(progress) {}
 
   // True: complete. False: worth another try; error() says why. Else: an error for good.
   Result<bool> run();
@@ -61,6 +61,7 @@ class Transfer {
   Result<bool> judge(CURLcode code);
   void fail(ErrorCode code, std::string what, std::string found, std::string advice);
 
+  const CurlLibrary& curl_;
   const std::string url_;
   const std::string partial_;
   Progress* progress_;
@@ -194,17 +195,17 @@ bool Transfer::body(std::span<const char> bytes) {
 
 Result<bool> Transfer::run() {
   find_start();
-  const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
+  const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_.easy_init(), curl_.easy_cleanup);
   if (curl == nullptr) return Error{ErrorCode::kInternal, "libcurl did not start", "", "", "", ""};
-  const auto set = [&curl](CURLoption option, auto value) {
-    curl_easy_setopt(curl.get(), option, value);
+  const auto set = [this, &curl](CURLoption option, auto value) {
+    curl_.easy_setopt(curl.get(), option, value);
   };
-  std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers(nullptr, curl_slist_free_all);
+  std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers(nullptr, curl_.slist_free_all);
   std::string range;
   if (start_ > 0) {
     range = fmt::format("{}-", start_);
     set(CURLOPT_RANGE, range.c_str());
-    headers.reset(curl_slist_append(nullptr, ("If-Range: " + validator_).c_str()));
+    headers.reset(curl_.slist_append(nullptr, ("If-Range: " + validator_).c_str()));
     set(CURLOPT_HTTPHEADER, headers.get());
   }
   set(CURLOPT_URL, url_.c_str());
@@ -223,7 +224,7 @@ Result<bool> Transfer::run() {
   set(CURLOPT_WRITEDATA, this);
   set(CURLOPT_NOPROGRESS, 0L);
   set(CURLOPT_XFERINFOFUNCTION, &Transfer::on_progress);
-  return judge(curl_easy_perform(curl.get()));
+  return judge(curl_.easy_perform(curl.get()));
 }
 
 Result<bool> Transfer::judge(CURLcode code) {
@@ -256,7 +257,7 @@ Result<bool> Transfer::judge(CURLcode code) {
                    "run it again later: it goes on where it ended"};
     return false;
   }
-  const std::string words = curl_easy_strerror(code);
+  const std::string words = curl_.easy_strerror(code);
   switch (code) {
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT:
@@ -314,6 +315,8 @@ Result<Downloaded> download(const std::string& url, const std::string& path,
                  "https://… or http://…",
                  ""};
   }
+  const auto curl = load_curl();
+  if (!curl) return curl.error();
   catch_interrupts();
   const std::string partial = path + ".partial";
   std::unique_ptr<Progress> progress;
@@ -330,7 +333,7 @@ Result<Downloaded> download(const std::string& url, const std::string& path,
       std::this_thread::sleep_for(pause);
       pause *= 2;
     }
-    Transfer transfer(url, partial, progress.get());
+    Transfer transfer(*curl, url, partial, progress.get());
     const auto done = transfer.run();
     if (!done) return done.error();
     if (first) result.resumed_from = transfer.resumed_from();

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "base/file.h"
+#include "formats/conversation.h"
 
 namespace hone::cli {
 
@@ -20,6 +21,10 @@ void declare_model(ModelOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", options.arithmetic, {"int8", "float"},
                    "of products with quantized weights: int8 is fast, float the reference");
   arguments.choice("--cache", options.cache, {"f16", "int8", "f32"}, "form of keys and values");
+  arguments.option("--adapter", options.adapter,
+                   "run with this adapter: a GGUF file, or a PEFT folder", "PATH");
+  arguments.option("--adapter-scale", options.adapter_scale,
+                   "strength of the adapter; 0: as without, 1: as trained", Numbers{-100, 100});
 }
 
 engine::SessionOptions session_options(const ModelOptions& options) {
@@ -67,8 +72,18 @@ engine::GenerateOptions generate_options(const SamplingArguments& options) {
   return generate;
 }
 
+Result<std::unique_ptr<engine::Session>> open_session(const ModelOptions& options,
+                                                      const engine::SessionOptions& how) {
+  auto session = engine::Session::open(options.model, how);
+  if (!session || options.adapter.empty()) return session;
+  const auto adapter = engine::read_adapter(options.adapter, (*session)->source());
+  if (!adapter) return adapter.error();
+  HONE_RETURN_IF_ERROR((*session)->attach(*adapter, options.adapter_scale));
+  return session;
+}
+
 Result<LoadedModel> load(const ModelOptions& options) {
-  auto session = engine::Session::open(options.model, session_options(options));
+  auto session = open_session(options, session_options(options));
   if (!session) return session.error();
   auto vocabulary = (*session)->source().vocabulary();
   if (!vocabulary) return vocabulary.error();
@@ -93,12 +108,10 @@ Result<formats::ChatTemplate> chat_template_of(const LoadedModel& model) {
 Result<std::vector<formats::TokenId>> render(const LoadedModel& model,
                                              const formats::ChatTemplate& chat,
                                              std::span<const formats::Message> messages) {
-  const formats::Tokenizer& tokenizer = model.tokenizer;
-  auto text = chat.render(messages, true, tokenizer.piece(tokenizer.bos()),
-                          tokenizer.piece(tokenizer.eos()));
+  const auto text =
+      formats::conversation_text(chat, model.tokenizer, messages, formats::ConversationEnd::kOpen);
   if (!text) return text.error();
-  // The template writes the beginning-of-sequence token itself where it wants one.
-  return tokenizer.encode(*text, {.add_special = false, .parse_special = true});
+  return formats::conversation_tokens(model.tokenizer, *text);
 }
 
 Result<std::string> read_text(const std::string& path) {

@@ -21,6 +21,8 @@ struct ModelOptions {
   std::int64_t batch = 256;
   std::string arithmetic = "int8";
   std::string cache = "f16";
+  std::string adapter;  // a GGUF file or a PEFT folder; empty: none
+  double adapter_scale = 1;
 };
 
 void declare_model(ModelOptions& options, Arguments& arguments);
@@ -40,6 +42,10 @@ struct SamplingArguments {
 
 void declare_sampling(SamplingArguments& options, Arguments& arguments);
 engine::GenerateOptions generate_options(const SamplingArguments& options);
+
+// A session with the options' adapter attached.
+Result<std::unique_ptr<engine::Session>> open_session(const ModelOptions& options,
+                                                      const engine::SessionOptions& how);
 
 // A model ready to answer.
 struct LoadedModel {

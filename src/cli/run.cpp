@@ -8,6 +8,7 @@
 #include "cli/model_options.h"
 #include "cli/program.h"
 #include "cli/registry.h"
+#include "formats/conversation.h"
 
 namespace hone::cli {
 namespace {
@@ -50,7 +51,7 @@ Result<std::string> prompt_of(const Options& options) {
 Result<std::vector<formats::TokenId>> tokens_of(const Options& options, const LoadedModel& model,
                                                 const std::string& prompt) {
   if (options.raw || model.tokenizer.vocabulary().chat_template.empty()) {
-    return model.tokenizer.encode(prompt, {.add_special = true, .parse_special = true});
+    return formats::prompt_tokens(model.tokenizer, prompt);
   }
   const auto chat = chat_template_of(model);
   if (!chat) return chat.error();

@@ -12,22 +12,23 @@ namespace {
 using formats::MetaArray;
 using formats::Metadata;
 using formats::NormalizerStep;
+using formats::TextTable;
 using formats::TokenId;
 using formats::TokenizerModel;
 using formats::TokenType;
 using formats::Vocabulary;
 
 void set_tokens(Metadata& metadata, const Vocabulary& vocabulary, std::size_t rows) {
-  std::vector<std::string> tokens;
+  TextTable tokens;
   std::vector<std::int32_t> types;
-  tokens.reserve(std::max(rows, vocabulary.size()));
+  tokens.reserve(std::max(rows, vocabulary.size()), vocabulary.tokens.total_bytes());
   for (std::size_t i = 0; i < vocabulary.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
     const bool unknown =
         vocabulary.model != TokenizerModel::kByteLevelBpe && id == vocabulary.unknown;
-    tokens.emplace_back(vocabulary.tokens[i]);
+    const std::string_view text = vocabulary.tokens[i];
+    tokens.push_back(text.empty() ? fmt::format("[UNUSED{}]", i) : std::string(text));
     types.push_back(static_cast<std::int32_t>(unknown ? TokenType::kUnknown : vocabulary.types[i]));
-    if (tokens.back().empty()) tokens.back() = fmt::format("[UNUSED{}]", i);
   }
   // The embedding often has more rows than there are tokens; readers expect as many of each.
   for (std::size_t i = vocabulary.size(); i < rows; ++i) {
@@ -39,8 +40,9 @@ void set_tokens(Metadata& metadata, const Vocabulary& vocabulary, std::size_t ro
 }
 
 void set_merges(Metadata& metadata, const Vocabulary& vocabulary) {
-  std::vector<std::string> merges;
-  merges.reserve(vocabulary.merges.size());
+  TextTable merges;
+  merges.reserve(vocabulary.merges.size(),
+                 vocabulary.merges.total_bytes() + vocabulary.merges.size());
   for (std::size_t i = 0; i < vocabulary.merges.size(); ++i) {
     const std::string_view both = vocabulary.merges[i];
     const std::uint32_t split = vocabulary.merge_splits[i];

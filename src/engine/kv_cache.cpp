@@ -119,6 +119,18 @@ void KvCache::file(std::int32_t page, std::span<const TokenId> tokens) {
   filed_.emplace(entry.key, page);
 }
 
+void KvCache::forget_all() {
+  for (std::size_t i = 0; i < pages_.size(); ++i) {
+    if (!pages_[i].filed) continue;
+    const auto page = static_cast<std::int32_t>(i);
+    if (pages_[i].holders == 0) {
+      idle_.erase(pages_[i].place);
+      free_.push_back(page);
+    }
+    forget(page);
+  }
+}
+
 std::vector<std::int32_t> KvCache::share(std::span<const TokenId> tokens) {
   std::vector<std::int32_t> chain;
   for (std::size_t end = kTokens; end <= tokens.size(); end += kTokens) {

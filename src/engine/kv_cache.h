@@ -42,6 +42,8 @@ class KvCache {
   Result<std::int32_t> make_own(std::int32_t page);
   // Files a full page: `tokens` are all tokens of the sequence up to the page's end.
   void file(std::int32_t page, std::span<const TokenId> tokens);
+  // Nobody will share what was computed so far: the weights have changed.
+  void forget_all();
   // The longest chain of filed pages that `tokens` begins with, each held for the caller.
   std::vector<std::int32_t> share(std::span<const TokenId> tokens);
 

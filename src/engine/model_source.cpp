@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -244,6 +246,12 @@ void ModelSource::release(const TensorRecord& tensor, std::size_t offset, std::s
   } else if (tensor.file < state_->safetensors.files().size()) {
     state_->safetensors.files()[tensor.file].release(tensor.file_offset + offset, size);
   }
+}
+
+void ModelSource::release_header() const {
+  std::size_t first = SIZE_MAX;
+  for (const TensorRecord& tensor : tensors()) first = std::min(first, tensor.file_offset);
+  if (!state_->folder && first != SIZE_MAX) state_->gguf.file().release(0, first);
 }
 
 ModelSource::ModelSource(std::unique_ptr<State> state) : state_(std::move(state)) {}

@@ -38,6 +38,9 @@ class ModelSource {
   // resident memory.
   void release(const formats::TensorRecord& tensor, std::size_t offset, std::size_t size) const;
 
+  // The same for what a GGUF file says in front of its tensors: metadata() is a copy.
+  void release_header() const;
+
   ModelSource(ModelSource&&) noexcept;
   ModelSource& operator=(ModelSource&&) noexcept;
   ~ModelSource();

@@ -67,13 +67,14 @@ class Rewriter {
   Rewriter(const ModelSource& source, ThreadPool& pool, const RewriteOptions& options)
       : source_(source), pool_(pool), options_(options) {}
 
-  Status write(const TensorRecord& tensor, RewrittenTensor& report, const Append& append);
+  Status write(const TensorRecord& tensor, const std::optional<TensorEdit>& edit,
+               RewrittenTensor& report, const Append& append);
 
  private:
   Status watch(std::size_t bytes);
   Status copy(const TensorRecord& tensor, const Append& append);
-  void encode(const TensorRecord& tensor, DType to, std::int64_t first, std::int64_t count,
-              std::span<std::byte> out, RewrittenTensor& report);
+  void encode(const TensorRecord& tensor, const TensorEdit& edit, std::int64_t first,
+              std::int64_t count, std::span<std::byte> out, RewrittenTensor& report);
 
   const ModelSource& source_;
   ThreadPool& pool_;
@@ -98,9 +99,9 @@ Status Rewriter::copy(const TensorRecord& tensor, const Append& append) {
   return {};
 }
 
-void Rewriter::encode(const TensorRecord& tensor, DType to, std::int64_t first, std::int64_t count,
-                      std::span<std::byte> out, RewrittenTensor& report) {
-  const quant::Codec& from_codec = *quant::find_codec(tensor.dtype);
+void Rewriter::encode(const TensorRecord& tensor, const TensorEdit& edit, std::int64_t first,
+                      std::int64_t count, std::span<std::byte> out, RewrittenTensor& report) {
+  const DType to = edit.type;
   const quant::Codec& to_codec = *quant::find_codec(to);
   const std::int64_t columns = columns_of(tensor);
   const auto from_row = static_cast<std::size_t>(dtype_bytes(tensor.dtype, columns));
@@ -119,8 +120,7 @@ void Rewriter::encode(const TensorRecord& tensor, DType to, std::int64_t first, 
       const auto from_at = static_cast<std::size_t>(first + row) * from_row;
       const std::span<std::byte> block =
           out.subspan(static_cast<std::size_t>(row) * to_row, to_row);
-      from_codec.decode(tensor.data.subspan(from_at, from_row), weights);
-      to_codec.encode(weights, {}, block);
+      edit.row(first + row, tensor.data.subspan(from_at, from_row), weights, block);
       to_codec.decode(block, decoded);
       Sums& sum = sums[static_cast<std::size_t>(row)];
       for (std::size_t i = 0; i < weights.size(); ++i) {
@@ -137,8 +137,21 @@ void Rewriter::encode(const TensorRecord& tensor, DType to, std::int64_t first, 
   }
 }
 
-Status Rewriter::write(const TensorRecord& tensor, RewrittenTensor& report, const Append& append) {
-  if (report.before == report.after) return copy(tensor, append);
+// The same values in another type.
+TensorEdit encoding(DType from, DType to) {
+  const quant::Codec* from_codec = quant::find_codec(from);
+  const quant::Codec* to_codec = quant::find_codec(to);
+  return {to, [from_codec, to_codec](std::int64_t, std::span<const std::byte> row,
+                                     std::span<float> wanted, std::span<std::byte> out) {
+            from_codec->decode(row, wanted);
+            to_codec->encode(wanted, {}, out);
+          }};
+}
+
+Status Rewriter::write(const TensorRecord& tensor, const std::optional<TensorEdit>& edit,
+                       RewrittenTensor& report, const Append& append) {
+  if (!edit && report.before == report.after) return copy(tensor, append);
+  const TensorEdit change = edit ? *edit : encoding(report.before, report.after);
   const std::int64_t columns = columns_of(tensor);
   const std::int64_t rows = columns == 0 ? 0 : tensor.elements() / columns;
   constexpr std::int64_t kWeightsAtOnce = 1 << 21;
@@ -150,7 +163,7 @@ Status Rewriter::write(const TensorRecord& tensor, RewrittenTensor& report, cons
   for (std::int64_t first = 0; first < rows; first += piece) {
     const std::int64_t count = std::min(piece, rows - first);
     out.resize(static_cast<std::size_t>(count * to_row));
-    encode(tensor, report.after, first, count, out, report);
+    encode(tensor, change, first, count, out, report);
     HONE_RETURN_IF_ERROR(append(out));
     const std::size_t size = static_cast<std::size_t>(count) * from_row;
     source_.release(tensor, static_cast<std::size_t>(first) * from_row, size);
@@ -220,11 +233,13 @@ Result<std::vector<RewrittenTensor>> rewrite_gguf(const ModelSource& source,
   std::vector<formats::GgufTensorToWrite> tensors;
   Rewriter rewriter(source, pool, options);
   for (const TensorRecord& tensor : source.tensors()) {
-    const Plan plan = plan_of(tensor, options);
+    auto edit = options.edit ? options.edit(tensor) : std::nullopt;
+    const Plan plan = edit ? Plan{edit->type, false} : plan_of(tensor, options);
     RewrittenTensor& report = reports.emplace_back();
     report.name = tensor.name;
     report.before = tensor.dtype;
     report.after = plan.type;
+    report.edited = edit.has_value();
     report.fell_back = plan.fell_back;
     report.weights = tensor.elements();
     report.bytes_before = static_cast<std::int64_t>(tensor.data.size());
@@ -233,8 +248,8 @@ Result<std::vector<RewrittenTensor>> rewrite_gguf(const ModelSource& source,
     out.name = tensor.name;
     out.dtype = plan.type;
     out.shape = tensor.shape;
-    out.fill = [&rewriter, &tensor, &report](const Append& append) {
-      return rewriter.write(tensor, report, append);
+    out.fill = [&rewriter, &tensor, &report, edit = std::move(edit)](const Append& append) {
+      return rewriter.write(tensor, edit, report, append);
     };
     tensors.push_back(std::move(out));
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,16 @@
 
 namespace hone::engine {
 
+// Another value for a matrix, row by row; called from several threads at once.
+struct TensorEdit {
+  DType type = DType::kF32;  // of the result
+  // Of row `row`: `from` is the source's bytes; `wanted` gets the values that the row shall have,
+  // `to` the row's bytes in `type`, which decode to about these.
+  std::function<void(std::int64_t row, std::span<const std::byte> from, std::span<float> wanted,
+                     std::span<std::byte> to)>
+      row;
+};
+
 struct RewriteOptions {
   // Of the matrices; nullopt keeps the type of each. Vectors become f32 always.
   std::optional<DType> type;
@@ -22,6 +33,8 @@ struct RewriteOptions {
   std::optional<DType> embedding_type;
   // Embedding and output stay as they are where they are quantized already.
   bool keep_embedding = false;
+  // Asked for each tensor; nothing: it is copied, or encoded in its new type.
+  std::function<std::optional<TensorEdit>(const formats::TensorRecord&)> edit;
   // Told the bytes read so far; false stops the work (kInvalidArgument, nothing is left).
   std::function<bool(std::int64_t done)> watch;
 };
@@ -35,6 +48,7 @@ struct RewrittenTensor {
   std::int64_t bytes_after = 0;
   double squared_error = 0;  // sums over the weights, against the source's own values
   double squared_weights = 0;
+  bool edited = false;            // another value: the error is against that
   bool fell_back = false;         // rows are no multiple of the wanted type's block
   double relative_error() const;  // root mean square error over root mean square
 };

@@ -99,17 +99,64 @@ Status Session::start() {
   }
   cache_.emplace(layout, config_.layers, options_.budget);
   options_.compile.lower.threads = pool_.size();
+  source_.release_header();
   return {};
 }
 
 Result<ir::Graph> Session::build_graph(const models::Batch& batch) {
-  return family_->build(config_, batch,
-                        [this](std::string_view name) { return weights_.find(name); });
+  auto graph =
+      family_->build(config_, batch, [this](std::string_view name) { return weights_.find(name); });
+  if (!graph || !adapter_) return graph;
+  return passes::add_lora(*graph, *adapter_);
+}
+
+Status Session::attach(const formats::Adapter& adapter, double strength) {
+  HONE_RETURN_IF_ERROR(formats::check_adapter(adapter));
+  HONE_RETURN_IF_ERROR(fits_model(adapter, source_));
+  for (const auto& [name, weight] : adapter.weights) {
+    const double scale = adapter.scale(weight.rank) * strength;
+    std::vector<float> b(weight.b);
+    for (float& value : b) value = static_cast<float>(value * scale);
+    for (const bool is_a : {true, false}) {
+      const auto added =
+          weights_.add_owned(is_a ? passes::lora_a_name(name) : passes::lora_b_name(name),
+                             ir::tensor_type(is_a ? ir::Shape{weight.rank, weight.inputs}
+                                                  : ir::Shape{weight.outputs, weight.rank}),
+                             std::as_bytes(std::span(is_a ? weight.a : b)));
+      if (!added) return added.error();
+    }
+    if (adapter.kind != formats::AdapterKind::kDora) continue;
+    const std::vector<float> gain = dora_gain(name, adapter, source_, strength);
+    const auto added =
+        weights_.add_owned(passes::lora_gain_name(name), ir::tensor_type({weight.outputs}),
+                           std::as_bytes(std::span(gain)));
+    if (!added) return added.error();
+  }
+  adapter_ = lora_options(adapter);
+  adapter_form_ = formats::adapter_kind_name(adapter.kind);
+  for (const auto& [name, rank] : adapter_->ranks) {
+    adapter_form_ += fmt::format(" {} {}", name, rank);
+  }
+  weights_changed();
+  return {};
+}
+
+void Session::detach() {
+  adapter_.reset();
+  adapter_form_.clear();
+  weights_changed();
+}
+
+void Session::weights_changed() {
+  cache_->forget_all();
+  for (auto& [id, sequence] : sequences_) {
+    if (!sequence.tokens.empty()) sequence.shares = false;
+  }
 }
 
 Result<Session::Bound*> Session::program_for(const models::Batch& batch) {
   for (auto at = programs_.begin(); at != programs_.end(); ++at) {
-    if (same(at->batch, batch)) {
+    if (same(at->batch, batch) && at->form == adapter_form_) {
       programs_.splice(programs_.begin(), programs_, at);
       return &programs_.front();
     }
@@ -118,6 +165,7 @@ Result<Session::Bound*> Session::program_for(const models::Batch& batch) {
   if (!graph) return graph.error();
   Bound bound;
   bound.batch = batch;
+  bound.form = adapter_form_;
   bound.hash = ir::structural_hash(*graph);
   for (const Bound& other : programs_) {
     if (other.hash == bound.hash) bound.program = other.program;
@@ -191,6 +239,7 @@ Status Session::truncate(SequenceId id, std::int64_t length) {
     sequence.pages.back() = *own;
   }
   sequence.tokens.resize(static_cast<std::size_t>(length));
+  if (length == 0) sequence.shares = true;
   return {};
 }
 
@@ -324,7 +373,7 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
     Sequence& sequence = sequences_.at(request.sequence);
     const std::size_t full_before = sequence.tokens.size() / kernels::kPageTokens;
     sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
-    if (!options_.reuse_prefixes) continue;
+    if (!options_.reuse_prefixes || !sequence.shares) continue;
     for (std::size_t p = full_before; p < sequence.tokens.size() / kernels::kPageTokens; ++p) {
       cache_->file(sequence.pages[p],
                    std::span(sequence.tokens).first((p + 1) * kernels::kPageTokens));

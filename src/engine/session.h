@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "base/threads.h"
+#include "engine/adapter.h"
 #include "engine/compile.h"
 #include "engine/kv_cache.h"
 #include "engine/model_source.h"
@@ -56,6 +57,7 @@ class Session {
   std::int64_t context() const { return options_.context; }
   KvCache& cache() { return *cache_; }
   WeightStore& weights() { return weights_; }
+  ThreadPool& pool() { return pool_; }
 
   SequenceId begin();
   void end(SequenceId id);
@@ -72,6 +74,15 @@ class Session {
   // Feeds a whole prompt in steps of `batch` tokens; logits of its last token.
   Result<std::span<const float>> prefill(SequenceId id, std::span<const TokenId> tokens);
 
+  // Runs with an adapter that fits the model from the next step on, in place of the one before; B
+  // is multiplied by the adapter's scale times `strength`. An adapter of the same form, weights and
+  // ranks as one before compiles nothing. Sequences that hold tokens keep their keys and values as
+  // they are. Errors are those of fits_model, and leave the session as it was.
+  Status attach(const formats::Adapter& adapter, double strength = 1);
+  void detach();
+  // Weights were written: beginnings of prompts computed before are not shared any more.
+  void weights_changed();
+
   // Compiles what the model will need for steps of this shape, weights packed.
   Status prepare(std::int64_t tokens, std::int64_t sequences, std::int64_t rows);
   Result<ir::Graph> build_graph(const models::Batch& batch);
@@ -86,6 +97,7 @@ class Session {
  private:
   struct Bound {
     models::Batch batch;
+    std::string form;  // of the adapter that it was built with
     std::uint64_t hash = 0;
     std::shared_ptr<const runtime::Program> program;
     std::vector<const runtime::Weight*> weights;
@@ -94,6 +106,7 @@ class Session {
   struct Sequence {
     std::vector<TokenId> tokens;
     std::vector<std::int32_t> pages;
+    bool shares = true;  // all its tokens were computed with the present weights
   };
 
   Session(ModelSource source, SessionOptions options);
@@ -110,6 +123,8 @@ class Session {
   WeightStore weights_;
   const models::Family* family_ = nullptr;
   models::Config config_;
+  std::optional<passes::LoraOptions> adapter_;
+  std::string adapter_form_;  // what programs depend on: form, weights and ranks
   std::optional<KvCache> cache_;
   runtime::Workspace workspace_;
   std::list<Bound> programs_;  // most recently used first

@@ -16,7 +16,7 @@ constexpr std::size_t kAlignment = 64;
 // Small tensors share allocations of this size, large enough for huge pages.
 constexpr std::size_t kSlabBytes = 16 << 20;
 // Packed bytes between two returns of the file's pages.
-constexpr std::int64_t kSliceBytes = 8 << 20;
+constexpr std::int64_t kSliceBytes = 2 << 20;
 
 bool aligned(std::span<const std::byte> bytes, std::size_t to) {
   return reinterpret_cast<std::uintptr_t>(bytes.data()) % to == 0;
@@ -25,6 +25,8 @@ bool aligned(std::span<const std::byte> bytes, std::size_t to) {
 }  // namespace
 
 const ir::Type* WeightStore::find(std::string_view name) {
+  const auto owned = owned_.find(name);
+  if (owned != owned_.end() && owned->second.shown != nullptr) return &owned->second.shown->type;
   const auto known = types_.find(name);
   if (known != types_.end()) return &known->second;
   const formats::TensorRecord* tensor = source_.find(name);
@@ -112,9 +114,13 @@ Status WeightStore::fill(Entry& entry, const formats::TensorRecord& tensor,
 }
 
 Result<const runtime::Weight*> WeightStore::get(const std::string& name, const ir::Type& type) {
+  const auto owned = owned_.find(name);
+  if (owned != owned_.end() && owned->second.shown != nullptr) {
+    return get_owned(name, *owned->second.shown, type);
+  }
   auto& forms = entries_[name];
   for (const auto& entry : forms) {
-    if (entry->type == type) return &entry->weight;
+    if (entry->of == nullptr && entry->type == type) return &entry->weight;
   }
   const formats::TensorRecord* tensor = source_.find(name);
   if (tensor == nullptr) {
@@ -136,6 +142,83 @@ Result<const runtime::Weight*> WeightStore::get(const std::string& name, const i
   return &forms.back()->weight;
 }
 
+Result<std::span<std::byte>> WeightStore::add_owned(const std::string& name, const ir::Type& type,
+                                                    std::span<const std::byte> bytes) {
+  const auto wanted = static_cast<std::size_t>(type.bytes());
+  if (type.layout != ir::Layout::kRowMajor || wanted == 0 || bytes.size() != wanted) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("the bytes do not fit the tensor '{}'", name),
+                 "",
+                 fmt::format("{} bytes", bytes.size()),
+                 fmt::format("{} bytes of {}", wanted, type.text()),
+                 ""};
+  }
+  OwnedForms& forms = owned_[name];
+  const auto same = std::ranges::find_if(
+      forms.all, [&](const std::unique_ptr<Owned>& owned) { return owned->type == type; });
+  Owned* owned = same != forms.all.end() ? same->get() : nullptr;
+  if (owned == nullptr) {
+    forms.all.push_back(std::make_unique<Owned>(Owned{type, allocate(wanted)}));
+    owned = forms.all.back().get();
+    owned_bytes_ += wanted;
+  }
+  std::memcpy(owned->memory.data(), bytes.data(), wanted);
+  forms.shown = owned;
+  HONE_RETURN_IF_ERROR(changed(name));
+  return owned->memory;
+}
+
+Status WeightStore::changed(const std::string& name) {
+  const auto owned = owned_.find(name);
+  const auto forms = entries_.find(name);
+  if (owned == owned_.end() || owned->second.shown == nullptr) {
+    return Error{
+        ErrorCode::kNotFound, fmt::format("no owned tensor is called '{}'", name), "", "", "", ""};
+  }
+  if (forms == entries_.end()) return {};
+  const Owned& source = *owned->second.shown;
+  for (const auto& entry : forms->second) {
+    if (entry->of != source.memory.data() || entry->memory.empty()) continue;
+    const formats::TensorRecord record{name, source.type.dtype, source.type.shape, {}, 0, 0};
+    HONE_RETURN_IF_ERROR(fill(*entry, record, source.memory));
+  }
+  return {};
+}
+
+void WeightStore::hide_owned(const std::string& name) {
+  const auto owned = owned_.find(name);
+  if (owned != owned_.end()) owned->second.shown = nullptr;
+}
+
+Result<const runtime::Weight*> WeightStore::get_owned(const std::string& name, const Owned& owned,
+                                                      const ir::Type& type) {
+  auto& forms = entries_[name];
+  for (const auto& entry : forms) {
+    if (entry->of == owned.memory.data() && entry->type == type) return &entry->weight;
+  }
+  if (type.shape != owned.type.shape) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("the tensor '{}' has another shape", name),
+                 "",
+                 owned.type.text(),
+                 type.text(),
+                 ""};
+  }
+  auto entry = std::make_unique<Entry>();
+  entry->type = type;
+  entry->of = owned.memory.data();
+  if (type == owned.type) {
+    entry->weight = {owned.memory, owned.memory};
+  } else {
+    // Without data: the file's pages are not this tensor's to release.
+    const formats::TensorRecord record{name, owned.type.dtype, owned.type.shape, {}, 0, 0};
+    HONE_RETURN_IF_ERROR(fill(*entry, record, owned.memory));
+    owned_bytes_ += entry->memory.size();
+  }
+  forms.push_back(std::move(entry));
+  return &forms.back()->weight;
+}
+
 Status WeightStore::patch(const std::string& name, std::span<const std::byte> bytes) {
   const formats::TensorRecord* tensor = source_.find(name);
   const auto forms = entries_.find(name);
@@ -150,7 +233,7 @@ Status WeightStore::patch(const std::string& name, std::span<const std::byte> by
   }
   if (forms == entries_.end()) return {};
   for (const auto& entry : forms->second) {
-    HONE_RETURN_IF_ERROR(fill(*entry, *tensor, bytes));
+    if (entry->of == nullptr) HONE_RETURN_IF_ERROR(fill(*entry, *tensor, bytes));
   }
   return {};
 }

@@ -31,7 +31,20 @@ class WeightStore {
   // use. Programs that hold the weight see it at their next run; nothing is compiled.
   Status patch(const std::string& name, std::span<const std::byte> bytes);
 
-  // The type of a tensor as the file has it; nullptr if there is none.
+  // A tensor that the store owns (an adapter's, a trained copy), row-major, beside the file's or in
+  // front of the file's tensor of that name. The span is writable and stays where it is as long as
+  // the store. Programs that read the tensor row-major see writes at their next run; those that
+  // read another layout, after changed(). The same name and type again: the same memory with the
+  // new bytes; with another shape the former tensor is kept for programs that have it.
+  // kInvalidArgument if the size is not that of the type.
+  Result<std::span<std::byte>> add_owned(const std::string& name, const ir::Type& type,
+                                         std::span<const std::byte> bytes);
+  // The owned bytes were written: packed copies of them are made anew.
+  Status changed(const std::string& name);
+  // The file's tensor of that name, or none, from here on; memory stays with the programs.
+  void hide_owned(const std::string& name);
+
+  // The type of a tensor, owned or as the file has it; nullptr if there is none.
   const ir::Type* find(std::string_view name);
 
   std::size_t owned_bytes() const { return owned_bytes_; }
@@ -40,9 +53,22 @@ class WeightStore {
   struct Entry {
     runtime::Weight weight;
     ir::Type type;
-    std::span<std::byte> memory;  // what the store owns; empty where the file's bytes serve
+    std::span<std::byte> memory;    // what the store owns; empty where the file's bytes serve
+    const std::byte* of = nullptr;  // the owned tensor that it shows or packs; none: the file's
+  };
+  // What the store owns. All that were ever added under a name are kept: their addresses are given
+  // away.
+  struct Owned {
+    ir::Type type;
+    std::span<std::byte> memory;
+  };
+  struct OwnedForms {
+    std::vector<std::unique_ptr<Owned>> all;
+    const Owned* shown = nullptr;  // the one that the name means; none: the file's
   };
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
+  Result<const runtime::Weight*> get_owned(const std::string& name, const Owned& owned,
+                                           const ir::Type& type);
 
   std::span<std::byte> allocate(std::size_t bytes);
 
@@ -52,6 +78,7 @@ class WeightStore {
   std::span<std::byte> room_;  // what is left of the last slab
   std::map<std::string, std::vector<std::unique_ptr<Entry>>, std::less<>> entries_;
   std::map<std::string, ir::Type, std::less<>> types_;
+  std::map<std::string, OwnedForms, std::less<>> owned_;
   std::size_t owned_bytes_ = 0;
 };
 

@@ -106,7 +106,7 @@ class GgufReader {
 
   template <typename T>
   Result<T> number(const std::string& what);
-  Result<std::string> string(const std::string& what);
+  Result<std::string_view> text(const std::string& what);
   template <typename T>
   Result<MetaArray> array_of(std::uint64_t count, const std::string& what);
   Result<MetaArray> array(const std::string& what);
@@ -137,7 +137,7 @@ Result<T> GgufReader::number(const std::string& what) {
   return value;
 }
 
-Result<std::string> GgufReader::string(const std::string& what) {
+Result<std::string_view> GgufReader::text(const std::string& what) {
   const auto length = number<std::uint64_t>(what);
   if (!length) return length.error();
   if (*length > left()) {
@@ -146,7 +146,7 @@ Result<std::string> GgufReader::string(const std::string& what) {
                     kTruncated);
   }
   const auto size = static_cast<std::size_t>(*length);
-  std::string text(reinterpret_cast<const char*>(bytes_.data()) + position_, size);
+  const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + position_, size);
   position_ += size;
   return text;
 }
@@ -162,13 +162,18 @@ Result<MetaArray> GgufReader::array_of(std::uint64_t count, const std::string& w
                     fmt::format("at most {}", left() / kLeastBytes), kTruncated);
   }
   const auto size = static_cast<std::size_t>(count);
-  std::vector<T> elements;
+  std::conditional_t<kText, TextTable, std::vector<T>> elements;
   if constexpr (kText) {
-    elements.reserve(size);
+    elements.reserve(size, 0);
     for (std::size_t i = 0; i < size; ++i) {
-      auto element = string(what);
+      const std::size_t start = position_;
+      const auto element = text(what);
       if (!element) return element.error();
-      elements.push_back(std::move(*element));
+      if (element->size() > TextTable::kMostBytes - elements.total_bytes()) {
+        return error_at(start, ErrorCode::kOutOfRange, what + " is too large",
+                        fmt::format("{} elements", size), "below 4 GiB of text", "");
+      }
+      elements.push_back(*element);
     }
   } else if constexpr (std::is_same_v<T, bool>) {
     elements.resize(size);
@@ -234,9 +239,9 @@ Result<MetaValue> GgufReader::value(std::uint32_t type, const std::string& what)
       return MetaValue(*byte != 0);
     }
     case kTypeText: {
-      auto text = string(what);
-      if (!text) return text.error();
-      return MetaValue(std::move(*text));
+      const auto held = text(what);
+      if (!held) return held.error();
+      return MetaValue(std::string(*held));
     }
     case kTypeArray: {
       auto elements = array(what);
@@ -293,7 +298,7 @@ Status GgufReader::read_metadata(std::uint64_t count) {
   file_.metadata_ = Metadata(name_);
   for (std::uint64_t i = 0; i < count; ++i) {
     const std::size_t start = position_;
-    auto key = string(fmt::format("the key of metadata entry {}", i));
+    const auto key = text(fmt::format("the key of metadata entry {}", i));
     if (!key) return key.error();
     const std::string what = fmt::format("metadata '{}'", printable(*key));
     if (file_.metadata_.has(*key)) {
@@ -304,7 +309,7 @@ Status GgufReader::read_metadata(std::uint64_t count) {
     if (!type) return type.error();
     auto held = value(*type, what);
     if (!held) return held.error();
-    file_.metadata_.set(std::move(*key), std::move(*held));
+    file_.metadata_.set(std::string(*key), std::move(*held));
   }
   return {};
 }
@@ -349,12 +354,12 @@ Status GgufReader::read_shape(const std::string& what, TensorRecord& record) {
 
 Status GgufReader::read_tensor(std::vector<std::uint64_t>& offsets) {
   const std::size_t start = position_;
-  auto name = string(fmt::format("the name of tensor {}", file_.tensors_.size()));
+  const auto name = text(fmt::format("the name of tensor {}", file_.tensors_.size()));
   if (!name) return name.error();
   const std::string what = fmt::format("tensor '{}'", printable(*name));
   TensorRecord record;
   record.name = *name;
-  if (!file_.index_.try_emplace(std::move(*name), file_.tensors_.size()).second) {
+  if (!file_.index_.try_emplace(std::string(*name), file_.tensors_.size()).second) {
     return error_at(start, ErrorCode::kCorrupt, what + " is there twice", "", "each name once", "");
   }
   const std::size_t shape_start = position_;

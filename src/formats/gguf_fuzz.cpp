@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "formats/adapter.h"
 #include "formats/gguf.h"
 #include "quant/codec.h"
 
@@ -54,6 +55,11 @@ std::size_t read_tensor(const TensorRecord& record) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto file = GgufFile::parse(std::as_bytes(std::span(data, size)), "fuzz.gguf");
   if (!file) return file.error().text().empty() ? std::abort(), 0 : 0;
+  // As an adapter: sizes that agree, or an error with its text.
+  const auto adapter = hone::formats::adapter_of_gguf(*file, "fuzz.gguf");
+  if (adapter ? !hone::formats::check_adapter(*adapter).ok() : adapter.error().text().empty()) {
+    std::abort();
+  }
   std::size_t total = read_metadata(file->metadata());
   for (const TensorRecord& record : file->tensors()) {
     total += read_tensor(record) + static_cast<std::size_t>(record.elements());

@@ -208,12 +208,10 @@ Result<std::string> Metadata::text_or(std::string_view key, std::string otherwis
   return has(key) ? text(key) : std::move(otherwise);
 }
 
-Result<std::span<const std::string>> Metadata::texts(std::string_view key) const {
+Result<const TextTable*> Metadata::texts(std::string_view key) const {
   const auto array = require_array(key, "array of text");
   if (!array) return array.error();
-  if (const auto* held = std::get_if<std::vector<std::string>>(*array)) {
-    return std::span<const std::string>(*held);
-  }
+  if (const auto* held = std::get_if<TextTable>(*array)) return held;
   return wrong_type(key, *find(key), "array of text");
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "formats/text_table.h"
 
 namespace hone::formats {
 
@@ -21,8 +22,8 @@ namespace hone::formats {
 using MetaArray =
     std::variant<std::vector<std::uint8_t>, std::vector<std::int8_t>, std::vector<std::uint16_t>,
                  std::vector<std::int16_t>, std::vector<std::uint32_t>, std::vector<std::int32_t>,
-                 std::vector<float>, std::vector<bool>, std::vector<std::string>,
-                 std::vector<std::uint64_t>, std::vector<std::int64_t>, std::vector<double>>;
+                 std::vector<float>, std::vector<bool>, TextTable, std::vector<std::uint64_t>,
+                 std::vector<std::int64_t>, std::vector<double>>;
 using MetaValue = std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t,
                                std::uint32_t, std::int32_t, float, bool, std::string, MetaArray,
                                std::uint64_t, std::int64_t, double>;
@@ -61,8 +62,8 @@ class Metadata {
   Result<bool> boolean_or(std::string_view key, bool otherwise) const;
   Result<std::string> text_or(std::string_view key, std::string otherwise) const;
 
-  // Arrays: strings borrowed, integers widened from any type, floats from f32 or f64.
-  Result<std::span<const std::string>> texts(std::string_view key) const;
+  // Arrays: texts borrowed, integers widened from any type, floats from f32 or f64.
+  Result<const TextTable*> texts(std::string_view key) const;
   Result<std::vector<std::int64_t>> integers(std::string_view key) const;
   Result<std::vector<float>> floats(std::string_view key) const;
   Result<std::vector<bool>> booleans(std::string_view key) const;

@@ -168,7 +168,7 @@ Metadata all_types() {
   metadata.set("a.f32", 0.5f);
   metadata.set("a.f64", 0.25);
   metadata.set("a.bool", true);
-  metadata.set("a.texts", MetaArray(std::vector<std::string>{"x", "", "a longer text than that"}));
+  metadata.set("a.texts", MetaArray(TextTable{"x", "", "a longer text than that"}));
   metadata.set("a.bools", MetaArray(std::vector<bool>{true, false, true}));
   metadata.set("a.floats", MetaArray(std::vector<float>{1.5f, -2.5f}));
   metadata.set("a.doubles", MetaArray(std::vector<double>{1.5}));
@@ -334,7 +334,7 @@ TEST(GgufMetadata, GettersConvertOrSayWhyNot) {
   EXPECT_EQ(metadata.text("absent").error().code, ErrorCode::kNotFound);
   EXPECT_EQ(*metadata.integer_or("absent", 7), 7);
   EXPECT_FALSE(metadata.integer_or("a.texts", 7).ok());
-  EXPECT_EQ(metadata.texts("a.texts")->size(), 3u);
+  EXPECT_EQ((*metadata.texts("a.texts"))->size(), 3u);
   EXPECT_EQ(*metadata.integers("a.u8s"), (std::vector<std::int64_t>{1, 2, 255}));
   EXPECT_EQ(metadata.integers("a.u64s").error().code, ErrorCode::kOutOfRange);
   EXPECT_EQ(*metadata.floats("a.doubles"), std::vector<float>{1.5f});

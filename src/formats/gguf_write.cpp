@@ -63,7 +63,7 @@ void put_value(Buffer& out, const MetaValue& value) {
               [&]<typename V>(const V& elements) {
                 out.number(static_cast<std::uint64_t>(elements.size()));
                 for (std::size_t i = 0; i < elements.size(); ++i) {
-                  put_scalar<typename V::value_type>(out, elements[i]);
+                  put_scalar(out, static_cast<typename V::value_type>(elements[i]));
                 }
               },
               held);

@@ -181,6 +181,8 @@ Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
     Result<MergeTable> merges = make_merge_table(kept, state->index);
     if (!merges) return merges.error();
     state->merges = std::move(*merges);
+    state->vocabulary.merges = {};  // what is left to say of them stands in the table
+    state->vocabulary.merge_splits = {};
     Result<PreTokenizer> pre_tokenizer =
         PreTokenizer::create(kept.pre_tokenizer_steps, kept.unicode);
     if (!pre_tokenizer) return pre_tokenizer.error();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "formats/text_table.h"
 
 namespace hone::formats {
 
@@ -18,30 +19,6 @@ class Metadata;  // formats/gguf.h
 
 using TokenId = std::int32_t;
 inline constexpr TokenId kNoToken = -1;
-
-// Many short texts in one buffer; item i keeps its place, views live as long as the table.
-class TextTable {
- public:
-  void reserve(std::size_t items, std::size_t bytes) {
-    ends_.reserve(items);
-    bytes_.reserve(bytes);
-  }
-  void push_back(std::string_view text) {
-    bytes_.append(text);
-    ends_.push_back(static_cast<std::uint32_t>(bytes_.size()));
-  }
-  std::size_t size() const { return ends_.size(); }
-  bool empty() const { return ends_.empty(); }
-  std::size_t total_bytes() const { return bytes_.size(); }
-  std::string_view operator[](std::size_t item) const {
-    const std::uint32_t begin = item == 0 ? 0 : ends_[item - 1];
-    return std::string_view(bytes_).substr(begin, ends_[item] - begin);
-  }
-
- private:
-  std::string bytes_;
-  std::vector<std::uint32_t> ends_;
-};
 
 enum class TokenizerModel : std::uint8_t {
   kByteLevelBpe,   // merges by rank over bytes, tokens written in GPT-2's byte alphabet

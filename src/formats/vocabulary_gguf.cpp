@@ -31,18 +31,19 @@ Error lengths_differ(std::string_view key, std::size_t found, std::size_t expect
 }
 
 Status read_tokens(const Metadata& metadata, Vocabulary& vocabulary) {
-  const auto texts = metadata.texts("tokenizer.ggml.tokens");
-  if (!texts) return texts.error();
-  std::size_t bytes = 0;
-  for (const std::string& text : *texts) bytes += text.size();
-  if (bytes > std::numeric_limits<std::uint32_t>::max() ||
-      texts->size() > static_cast<std::size_t>(std::numeric_limits<TokenId>::max())) {
-    return Error{ErrorCode::kOutOfRange,  "the vocabulary is too large",
-                 "tokenizer.ggml.tokens", fmt::format("{} tokens, {} bytes", texts->size(), bytes),
-                 "below 4 GiB",           ""};
+  const auto held = metadata.texts("tokenizer.ggml.tokens");
+  if (!held) return held.error();
+  const TextTable* texts = *held;
+  constexpr auto kMostTokens = std::numeric_limits<TokenId>::max();
+  if (texts->size() > static_cast<std::size_t>(kMostTokens)) {
+    return Error{ErrorCode::kOutOfRange,
+                 "the vocabulary is too large",
+                 "tokenizer.ggml.tokens",
+                 fmt::format("{} tokens", texts->size()),
+                 fmt::format("at most {}", kMostTokens),
+                 ""};
   }
-  vocabulary.tokens.reserve(texts->size(), bytes);
-  for (const std::string& text : *texts) vocabulary.tokens.push_back(text);
+  vocabulary.tokens = *texts;
 
   vocabulary.types.assign(texts->size(), TokenType::kNormal);
   if (metadata.has("tokenizer.ggml.token_type")) {
@@ -76,12 +77,14 @@ Status read_tokens(const Metadata& metadata, Vocabulary& vocabulary) {
 }
 
 Status read_merges(const Metadata& metadata, Vocabulary& vocabulary) {
-  const auto merges = metadata.texts("tokenizer.ggml.merges");
-  if (!merges) return merges.error();
+  const auto held = metadata.texts("tokenizer.ggml.merges");
+  if (!held) return held.error();
+  const TextTable* merges = *held;
+  vocabulary.merges.reserve(merges->size(), merges->total_bytes());
   vocabulary.merge_splits.reserve(merges->size());
   std::string both;
   for (std::size_t i = 0; i < merges->size(); ++i) {
-    const std::string& merge = (*merges)[i];
+    const std::string_view merge = (*merges)[i];
     const std::size_t space = merge.find(' ', 1);
     if (space == merge.npos) {
       return Error{ErrorCode::kCorrupt,
@@ -91,7 +94,7 @@ Status read_merges(const Metadata& metadata, Vocabulary& vocabulary) {
                    "'left right'",
                    ""};
     }
-    both.assign(merge, 0, space).append(merge, space + 1);
+    both.assign(merge.substr(0, space)).append(merge.substr(space + 1));
     vocabulary.merges.push_back(both);
     vocabulary.merge_splits.push_back(static_cast<std::uint32_t>(space));
   }

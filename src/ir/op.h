@@ -31,11 +31,13 @@ struct Cost {
 // How the elements of an example's operand are drawn.
 enum class Fill : std::uint8_t { kNormal, kPositive, kIndex, kIota };
 
-// One operand of a test case: its type, how it is filled, and for kIndex the exclusive bound.
+// One operand of a test case: its type, how it is filled, and for kIndex the exclusive bound; or
+// the values themselves.
 struct ExampleOperand {
   Type type;
   Fill fill = Fill::kNormal;
   std::int64_t bound = 0;
+  std::vector<double> values = {};  // given: nothing is drawn
 };
 
 // A test case that an op brings along: the battery in tests/ops runs it through the printer, the
@@ -61,8 +63,8 @@ struct Evaluation {
 using Emit = std::function<std::vector<std::int32_t>(
     std::string_view op, std::vector<std::int32_t> operands, Attributes attributes)>;
 
-// What a gradient rule sees: ids are of values in the graph under construction. The loss is a scalar;
-// the gradient of a value has the value's shape, in f32.
+// What a gradient rule sees: ids are of values in the graph under construction. The loss is a
+// scalar; the gradient of a value has the value's shape, in f32.
 struct Differentiation {
   std::span<const std::int32_t> operands;
   std::span<const Type> types;  // of the operands
@@ -94,6 +96,10 @@ struct OpDescriptor {
   // The gradients of the operands, one an operand: kNoGradient where it is not wanted or is zero.
   // Null: the op is constant to the loss, or cannot be differentiated.
   std::vector<std::int32_t> (*gradient)(const Differentiation& differentiation) = nullptr;
+
+  // The rule counts rounding as the identity (Bengio et al. 2013): it is no derivative, and no
+  // finite difference equals it.
+  bool straight_through = false;
 
   // Properties, which passes ask for instead of listing ops.
   bool row_wise = false;  // row i of each result depends on row i of the row operands alone

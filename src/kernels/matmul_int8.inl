@@ -11,7 +11,7 @@ namespace hone::kernels::HONE_ISA_NAMESPACE {
 namespace {
 
 // What one thread keeps on its stack, about 320 KB.
-inline constexpr int kGroupTokens = 96;             // tokens that share an unpacked panel
+inline constexpr int kGroupTokens = kGroupTiles * kTileTokens;  // that share an unpacked panel
 inline constexpr int kChunkUnits = 32;              // columns / 32 that are unpacked at a time
 inline constexpr std::int64_t kTermFloats = 49152;  // 3 a (token, block)
 // From memory, Q4_1, one thread: 26 GB/s for one token and 20 for four; at 2 KB 20 and 9 (Emerald
@@ -99,12 +99,35 @@ struct Unpacked {
   alignas(64) float scales[kTilePanels][2 * kChunkUnits][3][kPanelRows];
 };
 
+template <typename F>
+HONE_INLINE void keep_scales(const BlockScales& block, float (&to)[3][kPanelRows]) {
+  store_floats(block.scale, to[0]);
+  store_floats(block.offset, to[1]);
+  if constexpr (F::kMinimum) store_floats(block.minimum, to[2]);
+}
+
 // Where a tile stores: the sums, or the task's output if nothing is left to do.
 struct Target {
   float* at;
   std::int64_t panel_stride;
   std::int64_t token_stride;
 };
+
+// Some bytes of panels, asked for while a tile works on others: `bytes` a unit, first those that
+// lie `ahead` of the panel's beginning.
+struct Prefetch {
+  std::int64_t ahead;
+  std::int64_t bytes;
+};
+
+// All that a panel has, by a group's tiles in turn. The first tile needs a whole panel in the time
+// in which it asks for its part, so the others' parts lie ahead of it.
+HONE_INLINE Prefetch prefetch_of(const PackedLayout& layout, std::int64_t first_unit, int tile,
+                                 int tiles) {
+  const std::int64_t bytes = layout.panel_bytes * kUnitColumns / layout.columns / tiles;
+  const std::int64_t others = layout.panel_bytes * (tiles - 1 + tile) / tiles;
+  return {kPrefetchBytes + others + first_unit * bytes, bytes};
+}
 
 // kPanels panels, unpacked in registers as they stream from memory, times kTokens tokens, over the
 // units [first_unit, first_unit + units). sums: panel p at p * kPanelStride, (kTokens, 16); begun
@@ -113,11 +136,10 @@ template <typename F, int kPanels, int kTokens, bool kKeep>
 __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const MatmulTask& task,
                                            std::int64_t first_unit, int units,
                                            const std::int8_t* activations, const float* terms,
-                                           const float* before, const Target& after,
+                                           const float* before, const Target& after, Prefetch asked,
                                            Unpacked* kept) {
   using BlockDots = Dots<dot_bits(F::kCodeBits), F::kQuads>;
   const std::int64_t columns = task.layout.columns;
-  const std::int64_t step = task.layout.panel_bytes * kUnitColumns / columns;  // of the prefetch
   Floats sums[kPanels][kTokens];
   const std::byte* codes[kPanels];
   const std::byte* scales[kPanels];
@@ -129,31 +151,31 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
       sums[p][n] = first_unit == 0 ? splat(0.0F) : load_floats(from);
     }
   }
-  std::int64_t ahead = kPrefetchBytes + first_unit * step;
   for (int unit = 0; unit < units; ++unit) {
     HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
       HONE_UNROLL for (int line = 0; line <= F::kLines; ++line) {
-        prefetch(scales[p] + ahead + line * kLineBytes);
+        prefetch(scales[p] + asked.ahead + line * kLineBytes);
       }
     }
     each_index<F::kBlocks>([&]<int kBlock>() HONE_LAMBDA {
       BlockDots dots[kPanels][kTokens];
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-        HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-          dots[p][n].begin(load_word(terms + 2 * kTokens + n));
-        }
+        HONE_UNROLL for (int p = 0; p < kPanels; ++p) { dots[p][n].begin(terms + 2 * kTokens + n); }
       }
-      each_index<F::kQuads>([&]<int kQuad>() HONE_LAMBDA {
+      each_index<BlockDots::kPasses * F::kQuads>([&]<int kStep>() HONE_LAMBDA {
+        constexpr int kPass = kStep / F::kQuads;
+        constexpr int kQuad = kStep % F::kQuads;
         constexpr int kOfUnit = kBlock * F::kQuads + kQuad;
         Codes quads[kPanels];
         HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
           quads[p] = F::template quad<kOfUnit>(codes[p]);
-          if constexpr (kKeep) store_codes(quads[p], kept->codes[p][unit][kOfUnit]);
+          if constexpr (kKeep && kPass == 0) store_codes(quads[p], kept->codes[p][unit][kOfUnit]);
+          quads[p] = BlockDots::template part<kPass>(quads[p]);
         }
         HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
           const Quad x = splat_quad(activations + n * columns + 4 * kOfUnit);
           HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-            dots[p][n].template add_quad<kQuad>(quads[p], x);
+            dots[p][n].template add_quad<kPass, kQuad>(quads[p], x);
           }
         }
       });
@@ -161,25 +183,44 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
         const std::int64_t index = (first_unit + unit) * F::kBlocks + kBlock;
         const BlockScales block = F::block_scales(scales[p], index);
         if constexpr (kKeep) {
-          auto& to = kept->scales[p][unit * F::kBlocks + kBlock];
-          store_floats(block.scale, to[0]);
-          store_floats(block.offset, to[1]);
-          if constexpr (F::kMinimum) store_floats(block.minimum, to[2]);
+          keep_scales<F>(block, kept->scales[p][unit * F::kBlocks + kBlock]);
         }
         HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-          sums[p][n] = add_block<F::kMinimum>(sums[p][n], dots[p][n].bits_as_floats(), block,
-                                              terms + n, kTokens);
+          const Floats dot = dots[p][n].bits_as_floats(terms + 2 * kTokens + n);
+          sums[p][n] = add_block<F::kMinimum>(sums[p][n], dot, block, terms + n, kTokens);
         }
       }
       terms += 3 * kTokens;
     });
     HONE_UNROLL for (int p = 0; p < kPanels; ++p) codes[p] += F::kLines * kLineBytes;
     activations += kUnitColumns;
-    ahead += step;
+    asked.ahead += asked.bytes;
   }
   HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
       store_floats(sums[p][n], after.at + p * after.panel_stride + n * after.token_stride);
+    }
+  }
+}
+
+// The units [first_unit, first_unit + units) of kTilePanels panels.
+template <typename F>
+__attribute__((noinline)) void unpack_units(const PanelBytes* panels, std::int64_t first_unit,
+                                            int units, Prefetch asked, Unpacked& to) {
+  for (int p = 0; p < kTilePanels; ++p) {
+    const std::byte* codes = panels[p].codes + first_unit * F::kLines * kLineBytes;
+    for (int unit = 0; unit < units; ++unit) {
+      HONE_UNROLL for (int line = 0; line <= F::kLines; ++line) {
+        prefetch(panels[p].scales + asked.ahead + unit * asked.bytes + line * kLineBytes);
+      }
+      each_index<kUnitQuads>([&]<int kQuad>() HONE_LAMBDA {
+        store_codes(F::template quad<kQuad>(codes), to.codes[p][unit][kQuad]);
+      });
+      for (int block = unit * F::kBlocks; block < (unit + 1) * F::kBlocks; ++block) {
+        keep_scales<F>(F::block_scales(panels[p].scales, first_unit * F::kBlocks + block),
+                       to.scales[p][block]);
+      }
+      codes += F::kLines * kLineBytes;
     }
   }
 }
@@ -206,19 +247,20 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, st
   for (int block = 0; block < units * kBlocks; ++block) {
     BlockDots dots[kPanels][kTokens];
     HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-      HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-        dots[p][n].begin(load_word(terms + 2 * kTokens + n));
-      }
+      HONE_UNROLL for (int p = 0; p < kPanels; ++p) { dots[p][n].begin(terms + 2 * kTokens + n); }
     }
-    each_index<kQuads>([&]<int kQuad>() HONE_LAMBDA {
+    each_index<BlockDots::kPasses * kQuads>([&]<int kStep>() HONE_LAMBDA {
+      constexpr int kPass = kStep / kQuads;
+      constexpr int kQuad = kStep % kQuads;
       Codes quads[kPanels];
       HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-        quads[p] = load_codes(codes + p * kCodesOfPanel + kQuad * kLineBytes);
+        quads[p] = BlockDots::template part<kPass>(
+            load_codes(codes + p * kCodesOfPanel + kQuad * kLineBytes));
       }
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
         const Quad x = splat_quad(activations + n * columns + kQuad * 4);
         HONE_UNROLL for (int p = 0; p < kPanels; ++p) {
-          dots[p][n].template add_quad<kQuad>(quads[p], x);
+          dots[p][n].template add_quad<kPass, kQuad>(quads[p], x);
         }
       }
     });
@@ -227,8 +269,8 @@ __attribute__((noinline)) void chunk_tile(const Unpacked& weights, int units, st
       BlockScales block_scales = {load_floats(at), load_floats(at + kPanelRows), {}};
       if constexpr (kMinimum) block_scales.minimum = load_floats(at + 2 * kPanelRows);
       HONE_UNROLL for (int n = 0; n < kTokens; ++n) {
-        sums[p][n] = add_block<kMinimum>(sums[p][n], dots[p][n].bits_as_floats(), block_scales,
-                                         terms + n, kTokens);
+        const Floats dot = dots[p][n].bits_as_floats(terms + 2 * kTokens + n);
+        sums[p][n] = add_block<kMinimum>(sums[p][n], dot, block_scales, terms + n, kTokens);
       }
     }
     codes += kQuads * kLineBytes;
@@ -274,13 +316,14 @@ struct TokenGroup {
   int count(int tile) const { return begin(tile + 1) - begin(tile); }
 };
 
-// A group of one tile works from the packed weights alone. With more, the first tile keeps what it
-// unpacks for the others, some columns at a time.
+// A group of few tiles works from the packed weights alone: of two, the second finds the panel in
+// the first-level cache. With more, its tiles share what is unpacked once, some columns at a time.
 template <typename F>
 void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGroup& group, int tile,
                std::int64_t first_unit, int units, const float* terms, Unpacked& unpacked,
                const float* before, const Target& after) {
-  constexpr int kLeastShared = (kTileTokens + 1) / 2;  // of the tiles, if there are several
+  constexpr int kMostDirect = kDirectTiles * kTileTokens;
+  constexpr int kLeastShared = (kMostDirect + 1) / (kDirectTiles + 1);  // tokens of a tile
   constexpr int kBits = dot_bits(F::kCodeBits);
   const std::int64_t columns = task.layout.columns;
   const int begin = group.begin(tile);
@@ -289,27 +332,38 @@ void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGrou
       terms + 3 * F::kBlocks * (begin * (columns / kUnitColumns) + first_unit * count);
   const std::int8_t* activations =
       task.int8.codes + (group.first + begin) * columns + first_unit * kUnitColumns;
-  if (count > kTileTokens) {
-    visit_count<kTileTokens + 1, kWideTokens>(count, [&]<int kTokens>() {
-      direct_tile<F, 1, kTokens, false>(panels, task, first_unit, units, activations, tile_terms,
-                                        before, after, nullptr);
-    });
-  } else if (group.tiles == 1) {
-    visit_count<1, kTileTokens>(count, [&]<int kTokens>() {
-      direct_tile<F, kTilePanels, kTokens, false>(panels, task, first_unit, units, activations,
-                                                  tile_terms, before, after, nullptr);
-    });
-  } else if (tile == 0) {
-    visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
-      direct_tile<F, kTilePanels, kTokens, true>(panels, task, first_unit, units, activations,
-                                                 tile_terms, before, after, &unpacked);
-    });
-  } else {
-    visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
-      chunk_tile<kBits, F::kMinimum, F::kBlocks, kTilePanels, kTokens>(
-          unpacked, units, columns, activations, tile_terms, first_unit == 0, before, after);
-    });
+  const auto direct = [&]<int kPanels, int kTokens, bool kKeep>() {
+    const int sharers = kKeep ? 1 : group.tiles;
+    direct_tile<F, kPanels, kTokens, kKeep>(
+        panels, task, first_unit, units, activations, tile_terms, before, after,
+        prefetch_of(task.layout, first_unit, kKeep ? 0 : tile, sharers), &unpacked);
+  };
+  if constexpr (kWideTokens > kTileTokens) {
+    if (count > kTileTokens) {
+      visit_count<kTileTokens + 1, kWideTokens>(
+          count, [&]<int kTokens>() { direct.template operator()<1, kTokens, false>(); });
+      return;
+    }
   }
+  if (group.tiles <= kDirectTiles) {
+    visit_count<1, kTileTokens>(
+        count, [&]<int kTokens>() { direct.template operator()<kTilePanels, kTokens, false>(); });
+    return;
+  }
+  if constexpr (kFirstTileUnpacks) {
+    if (tile == 0) {
+      visit_count<kLeastShared, kTileTokens>(
+          count, [&]<int kTokens>() { direct.template operator()<kTilePanels, kTokens, true>(); });
+      return;
+    }
+  } else if (tile == 0) {
+    unpack_units<F>(panels, first_unit, units, prefetch_of(task.layout, first_unit, 0, 1),
+                    unpacked);
+  }
+  visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
+    chunk_tile<kBits, F::kMinimum, F::kBlocks, kTilePanels, kTokens>(
+        unpacked, units, columns, activations, tile_terms, first_unit == 0, before, after);
+  });
 }
 
 template <typename F>
@@ -335,7 +389,8 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
       fill_terms(task.layout, task.int8, group.first + group.begin(tile), group.count(tile),
                  terms.values + 3 * group.begin(tile) * blocks);
     }
-    const std::int64_t chunks = group.tiles == 1 ? 1 : (units + kChunkUnits - 1) / kChunkUnits;
+    const std::int64_t chunks =
+        group.tiles <= kDirectTiles ? 1 : (units + kChunkUnits - 1) / kChunkUnits;
     const std::int64_t step = up == nullptr ? 2 : 1;
     for (std::int64_t i = 0; i < task.panel_count; i += step) {
       const std::int64_t panel = task.first_panel + i;

@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Floats: one f32 of each of 16 rows. Codes: 4 consecutive columns (a quad) of 16 rows, u8,
-// row-major. Dots<bits, quads>: one i32 of each row, the sum over a block (so many quads, added in
-// order) of codes of so many bits times signed activations in [-127, 127]. Included by families
-// alone, behind an isa header.
+// row-major. Dots<bits, quads>: one i32 of each row, the sum over a block (so many quads) of codes
+// of so many bits times signed activations in [-127, 127], and a start value, which begin or
+// bits_as_floats adds. The block's quads are added in order, kPasses times over, each pass part of
+// the codes' bits. Included by families alone, behind an isa header.
 #pragma once
 
 #include <immintrin.h>
@@ -51,7 +52,10 @@ constexpr int dot_bits(int) { return 8; }
 // Tile shapes (tokens x panels of 16 rows): 12 integer and 12 float accumulators of 32 registers.
 inline constexpr int kTileTokens = 6;
 inline constexpr int kTilePanels = 2;
-inline constexpr int kWideTokens = 8;  // of a tile of one panel
+inline constexpr int kWideTokens = 8;   // of a tile of one panel
+inline constexpr int kDirectTiles = 1;  // of a group that works from the packed weights
+inline constexpr int kGroupTiles = 16;
+inline constexpr bool kFirstTileUnpacks = true;  // for the group's other tiles
 inline constexpr int kFloatTileTokens = 12;
 
 struct Floats {
@@ -136,22 +140,32 @@ HONE_INLINE Quad splat_quad(const std::int8_t* from) {
 
 template <int kBits, int kQuads>
 struct Dots {
+  static constexpr int kPasses = 1;
   __m512i v;
-  HONE_INLINE void begin(std::int32_t start) { v = _mm512_set1_epi32(start); }
-  template <int kIndex>
+  template <int kPass>
+  static HONE_INLINE Codes part(Codes weights) {
+    return weights;
+  }
+  HONE_INLINE void begin(const float* start) { v = _mm512_set1_epi32(load_word(start)); }
+  template <int kPass, int kIndex>
   HONE_INLINE void add_quad(Codes weights, Quad activations) {
     v = _mm512_dpbusd_epi32(v, weights.v, activations.v);
   }
-  HONE_INLINE Floats bits_as_floats() const { return {_mm512_castsi512_ps(v)}; }
+  HONE_INLINE Floats bits_as_floats(const float*) const { return {_mm512_castsi512_ps(v)}; }
 };
 
 #elif defined(HONE_ISA_AVX2)
 
 constexpr int dot_bits(int code_bits) { return code_bits < 4 ? 4 : code_bits; }
 
-inline constexpr int kTileTokens = 3;
+// Sixteen registers: eight sums of 16 bits; those of f32 come and go. Four and five tokens are
+// within 2 % of each other, three 3 % slower, two 20 % (Q4_1, Zen 3, 2026-11-25).
+inline constexpr int kTileTokens = 4;
 inline constexpr int kTilePanels = 1;
-inline constexpr int kWideTokens = 3;
+inline constexpr int kWideTokens = 4;
+inline constexpr int kDirectTiles = 2;
+inline constexpr int kGroupTiles = 32;
+inline constexpr bool kFirstTileUnpacks = false;
 inline constexpr int kFloatTileTokens = 5;
 
 struct Floats {
@@ -275,39 +289,46 @@ HONE_INLINE Quad splat_quad(const std::int8_t* from) {
   return {_mm256_set1_epi32(load_word(from))};
 }
 
+// An optimizer that takes sums apart adds products late, and so runs out of registers for them.
+HONE_INLINE void pin(__m256i& x) { asm("" : "+x"(x)); }
+
 // VPMADDUBSW saturates at 16 bits. Two products of `bits` bits and 127 fit up to 7 bits, and eight
 // pairs (4 bits), four (5 bits) or two (6 bits) of them can be added before they are widened. Codes
-// of 8 bits are split into their top bit (128 * 127 * 2 = 32512 fits) and the 7 others.
+// of 8 bits are taken in two passes, low and high nibbles.
 template <int kBits, int kQuads>
 struct Dots {
-  static constexpr int kFit = kBits <= 4 ? 8 : kBits == 5 ? 4 : 2;
+  static constexpr int kPasses = kBits == 8 ? 2 : 1;
+  static constexpr int kFit = kBits <= 4 || kBits == 8 ? 8 : kBits == 5 ? 4 : 2;
   static constexpr int kPairs = kFit < kQuads ? kFit : kQuads;
   __m256i a, b;              // i32
   __m256i short_a, short_b;  // i16 pairs that wait to be widened
-  HONE_INLINE void begin(std::int32_t start) { a = b = _mm256_set1_epi32(start); }
-  HONE_INLINE void widen(__m256i x, __m256i y) {
-    const __m256i one = _mm256_set1_epi16(1);
-    a = _mm256_add_epi32(a, _mm256_madd_epi16(x, one));
-    b = _mm256_add_epi32(b, _mm256_madd_epi16(y, one));
+  template <int kPass>
+  static HONE_INLINE Codes part(Codes weights) {
+    if constexpr (kPasses == 2) return bits<4 * kPass, 15>(weights);
+    return weights;
   }
-  template <int kIndex>
+  HONE_INLINE void begin(const float*) {}
+  template <int kPass, int kIndex>
   HONE_INLINE void add_quad(Codes weights, Quad activations) {
-    if constexpr (kBits == 8) {
-      const Codes high = bits<0, 0x80>(weights);
-      const Codes low = bits<0, 0x7f>(weights);
-      widen(_mm256_maddubs_epi16(high.a, activations.v),
-            _mm256_maddubs_epi16(high.b, activations.v));
-      widen(_mm256_maddubs_epi16(low.a, activations.v), _mm256_maddubs_epi16(low.b, activations.v));
-    } else {
-      const __m256i x = _mm256_maddubs_epi16(weights.a, activations.v);
-      const __m256i y = _mm256_maddubs_epi16(weights.b, activations.v);
-      short_a = kIndex % kPairs == 0 ? x : _mm256_add_epi16(short_a, x);
-      short_b = kIndex % kPairs == 0 ? y : _mm256_add_epi16(short_b, y);
-      if constexpr (kIndex % kPairs == kPairs - 1) widen(short_a, short_b);
+    const __m256i x = _mm256_maddubs_epi16(weights.a, activations.v);
+    const __m256i y = _mm256_maddubs_epi16(weights.b, activations.v);
+    short_a = kIndex % kPairs == 0 ? x : _mm256_add_epi16(short_a, x);
+    short_b = kIndex % kPairs == 0 ? y : _mm256_add_epi16(short_b, y);
+    pin(short_a);
+    pin(short_b);
+    if constexpr (kIndex % kPairs == kPairs - 1) {
+      const __m256i weight = _mm256_set1_epi16(kPass == 0 ? 1 : 16);
+      const __m256i wide_a = _mm256_madd_epi16(short_a, weight);
+      const __m256i wide_b = _mm256_madd_epi16(short_b, weight);
+      constexpr bool kFirst = kPass == 0 && kIndex == kPairs - 1;
+      a = kFirst ? wide_a : _mm256_add_epi32(a, wide_a);
+      b = kFirst ? wide_b : _mm256_add_epi32(b, wide_b);
     }
   }
-  HONE_INLINE Floats bits_as_floats() const {
-    return {_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)};
+  HONE_INLINE Floats bits_as_floats(const float* start) const {
+    const __m256i all = _mm256_set1_epi32(load_word(start));
+    return {_mm256_castsi256_ps(_mm256_add_epi32(a, all)),
+            _mm256_castsi256_ps(_mm256_add_epi32(b, all))};
   }
 };
 
@@ -318,6 +339,9 @@ constexpr int dot_bits(int) { return 8; }
 inline constexpr int kTileTokens = 1;
 inline constexpr int kTilePanels = 1;
 inline constexpr int kWideTokens = 1;
+inline constexpr int kDirectTiles = 1;
+inline constexpr int kGroupTiles = 96;
+inline constexpr bool kFirstTileUnpacks = false;
 inline constexpr int kFloatTileTokens = 2;
 
 struct Floats {
@@ -440,17 +464,22 @@ inline Quad splat_quad(const std::int8_t* from) { return {from}; }
 
 template <int kBits, int kQuads>
 struct Dots {
+  static constexpr int kPasses = 1;
   std::int32_t v[16];
-  inline void begin(std::int32_t start) {
-    for (std::int32_t& x : v) x = start;
+  template <int kPass>
+  static inline const Codes& part(const Codes& weights) {
+    return weights;
   }
-  template <int kIndex>
+  inline void begin(const float* start) {
+    for (std::int32_t& x : v) x = load_word(start);
+  }
+  template <int kPass, int kIndex>
   inline void add_quad(const Codes& weights, Quad activations) {
     for (int row = 0; row < 16; ++row) {
       for (int i = 0; i < 4; ++i) v[row] += weights.v[4 * row + i] * activations.v[i];
     }
   }
-  inline Floats bits_as_floats() const {
+  inline Floats bits_as_floats(const float*) const {
     return each_row([&](int i) { return std::bit_cast<float>(v[i]); });
   }
 };

@@ -27,22 +27,10 @@ void layer_norm(std::span<const float> x, std::span<const float> weight,
   const F32 d;
   const std::size_t size = out.size();
   if (size == 0) return;
-  const float count = static_cast<float>(size);
-  const float mean =
-      fold_sum(x.data(), size, [](VecF32 v, VecF32 sum) { return hn::Add(sum, v); }) / count;
-  // The mean is subtracted before squaring: no cancellation.
-
-  const VecF32 center = splat(mean);
+  const RowMoments row = moments_of_row(x.data(), size, true, epsilon);
+  const VecF32 center = splat(row.mean);
+  const VecF32 factor = splat(row.inverse);
   const std::size_t rest = size % kLanes;
-  float squares = fold_sum(x.data(), size - rest, [center](VecF32 v, VecF32 sum) {
-    const VecF32 difference = hn::Sub(v, center);
-    return hn::MulAdd(difference, difference, sum);
-  });
-  for (std::size_t i = size - rest; i < size; ++i) {
-    squares += (x[i] - mean) * (x[i] - mean);
-  }
-  const float inverse = 1.0f / __builtin_sqrtf(squares / count + epsilon);
-  const VecF32 factor = splat(inverse);
   const auto normalize = [center, factor](VecF32 v, VecF32 w, VecF32 b) {
     return hn::MulAdd(hn::Mul(hn::Sub(v, center), factor), w, b);
   };

@@ -9,7 +9,9 @@
 
 #include "kernels/extended_sum.h"
 #include "kernels/matmul.h"
+#include "kernels/norm.h"
 #include "kernels/peak.h"
+#include "kernels/update.h"
 
 namespace hone::kernels {
 

@@ -14,14 +14,6 @@ namespace {
 // into the first level cache, and the blocks' sums are added in double.
 constexpr std::size_t kBlock = 4096;
 
-// Vectors that share one update of the running exponent: amortizes its maximum and rescaling.
-// Sixteen registers hold no more than four.
-#if defined(HONE_ISA_AVX512)
-constexpr std::size_t kTile = 8;
-#else
-constexpr std::size_t kTile = 4;
-#endif
-
 // Bytes ahead of the reader: the hardware's prefetchers stop at pages, and the arithmetic leaves
 // them little lead. Each step of `count` vectors asks for the lines that lie this far ahead.
 constexpr std::size_t kAhead = 4096;
@@ -116,6 +108,11 @@ struct Total {
   }
 };
 
+#if defined(HONE_ISA_AVX512)
+
+// Vectors that share one update of the running exponent: amortizes its maximum and rescaling.
+constexpr std::size_t kTile = 8;
+
 // Vectors of running sums, each lane with its own exponent.
 struct Running {
   VecF32 mantissa;
@@ -168,6 +165,89 @@ HWY_INLINE Total sum_extended(const float* x, std::size_t size) {
   }
   return total;
 }
+
+#else
+
+// One exponent for the whole row instead of one a lane: with it in hand before a block is read, a
+// term costs no more than in the second read of the two-read form. That of the first elements
+// serves nearly always; a block that goes far beyond it is done again with its own.
+//
+// A term is 2^y with y = x * kLog2E + offset, one rounding. The low part of log2(e) that kLog2E
+// lacks would only matter for terms that are nothing beside the reference.
+constexpr float kLog2E = 0x1.715476p+0f;
+constexpr double kLog2EExactly = 1.44269504088896340736;
+constexpr std::size_t kFirstLook = 256;
+constexpr float kMostPower = 96.0f;  // 2^96 times the elements of a block is below 2^127
+
+// sum + 2^y; 0 below 2^-127 (-infinity too), NaN stays NaN. The polynomial is exp_reduced's, in
+// units of ln 2.
+HWY_INLINE VecF32 add_power(VecF32 y, VecF32 sum) {
+  y = at_least(y, -127.0f);
+  const VecF32 magic = splat(kRoundMagic + 127.0f);
+  const VecF32 shifted = hn::Add(y, magic);  // round(y) + 127 in its low bits
+  const VecF32 t = hn::Sub(y, hn::Sub(shifted, magic));
+  VecF32 p = splat(0x1.5BAF14p-10f);
+  p = fused(p, t, splat(0x1.3CEA52p-7f));
+  p = fused(p, t, splat(0x1.C6B770p-5f));
+  p = fused(p, t, splat(0x1.EBF9BCp-3f));
+  p = fused(p, t, splat(0x1.62E42Ap-1f));
+  p = fused(p, t, splat(1.0f));
+  const auto power = hn::ShiftLeft<23>(hn::BitCast(U32(), shifted));
+  return fused(p, hn::BitCast(F32(), power), sum);
+}
+
+// The sum of 2^y over at most kBlock elements, and the largest y.
+HWY_INLINE float sum_powers(const float* x, std::size_t size, float offset, float* largest) {
+  const F32 d;
+  const VecF32 log2_e = splat(kLog2E);
+  const VecF32 from = splat(offset);
+  VecF32 sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  VecF32 top = splat(-127.0f);
+  std::size_t i = 0;
+  for (; i + 4 * kLanes <= size; i += 4 * kLanes) {
+    prefetch<4>(x + i);
+    for (std::size_t j = 0; j < 4; ++j) {
+      const VecF32 y = fused(hn::LoadU(d, x + i + j * kLanes), log2_e, from);
+      top = hn::Max(y, top);
+      sum[j] = add_power(y, sum[j]);
+    }
+  }
+  for (; i < size; i += kLanes) {
+    const std::size_t rest = size - i < kLanes ? size - i : kLanes;
+    const VecF32 y = hn::IfThenElse(hn::FirstN(d, rest),
+                                    fused(load_first(x + i, rest), log2_e, from), splat(-127.0f));
+    top = hn::Max(y, top);
+    sum[0] = add_power(y, sum[0]);
+  }
+  *largest = max_of_lanes(top);
+  return sum_of_lanes(hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3])));
+}
+
+// Pass 1: the sum of e^x, read once.
+HWY_INLINE Total sum_extended(const float* x, std::size_t size) {
+  if (size == 0) return {};
+  const float first = max_of_row(x, size < kFirstLook ? size : kFirstLook);
+  float offset = -kLog2E * (first > -0x1p21f ? first : -0x1p21f);
+  double sum = 0.0;
+  for (std::size_t begin = 0; begin < size; begin += kBlock) {
+    const std::size_t count = size - begin < kBlock ? size - begin : kBlock;
+    float largest = 0.0f;
+    float part = sum_powers(x + begin, count, offset, &largest);
+    if (largest > kMostPower) {
+      const float lower = offset - largest;
+      sum *= std::exp2(static_cast<double>(lower) - static_cast<double>(offset));
+      offset = lower;
+      part = sum_powers(x + begin, count, offset, &largest);
+    }
+    sum += static_cast<double>(part);
+  }
+  // 2^y = e^(x - reference) for reference = -offset / kLog2E, now as a power of 2.
+  const double exponent = -static_cast<double>(offset) * (kLog2EExactly / kLog2E);
+  const double whole = std::floor(exponent);
+  return {sum * std::exp2(exponent - whole), whole};
+}
+
+#endif
 
 // out[i] = op(x[i]); streamed stores go past the caches.
 template <bool kStream, typename Op>

@@ -31,6 +31,14 @@ std::vector<Example> examples() {
           {{{tensor_type({5, 64})}, {tensor_type({64})}}, {}, 4}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  const bool shared = at.types[0] != at.types[1];
+  const std::int32_t dy = at.gradients[0];
+  return {at.wanted[0] != 0 ? dy : ir::kNoGradient, at.wanted[1] == 0 ? ir::kNoGradient
+                                                    : shared ? emit_one(at, "column_sum", {dy})
+                                                             : dy};
+}
+
 }  // namespace
 
 const OpDescriptor& add_op() {
@@ -42,6 +50,7 @@ const OpDescriptor& add_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -34,6 +34,12 @@ std::vector<Example> examples() {
   return {{{{tensor_type({3, 67})}}, {{"start", std::int64_t{5}}, {"count", std::int64_t{33}}}, 0}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  return {
+      emit_one(at, "place_columns", {at.gradients[0]},
+               {{"start", at.attributes.integer("start")}, {"columns", at.types[0].columns()}})};
+}
+
 }  // namespace
 
 const OpDescriptor& columns_op() {
@@ -45,6 +51,7 @@ const OpDescriptor& columns_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

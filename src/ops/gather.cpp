@@ -31,6 +31,13 @@ std::vector<Example> examples() {
   return {{{{tensor_type({9, 64})}, {tensor_type({4}, DType::kI32), Fill::kIndex, 9}}, {}, 0}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  if (at.wanted[0] == 0) return {ir::kNoGradient, ir::kNoGradient};
+  return {emit_one(at, "scatter_rows", {at.gradients[0], at.operands[1]},
+                   {{"rows", at.types[0].rows()}}),
+          ir::kNoGradient};
+}
+
 }  // namespace
 
 const OpDescriptor& gather_op() {
@@ -42,6 +49,7 @@ const OpDescriptor& gather_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

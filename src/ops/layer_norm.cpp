@@ -48,6 +48,20 @@ std::vector<Example> examples() {
            64}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  const std::int32_t x = at.operands[0];
+  const std::int32_t dy = at.gradients[0];
+  Gradients gradients(3, ir::kNoGradient);
+  if (at.wanted[0] != 0) {
+    gradients[0] = emit_one(at, "layer_norm_gradient", {x, at.operands[1], dy}, at.attributes);
+  }
+  if (at.wanted[1] != 0) {
+    gradients[1] = emit_one(at, "layer_norm_weight_gradient", {x, dy}, at.attributes);
+  }
+  if (at.wanted[2] != 0) gradients[2] = emit_one(at, "column_sum", {dy});
+  return gradients;
+}
+
 }  // namespace
 
 const OpDescriptor& layer_norm_op() {
@@ -60,6 +74,7 @@ const OpDescriptor& layer_norm_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -31,6 +31,18 @@ std::vector<Example> examples() {
           {{{tensor_type({5, 64})}, {tensor_type({64})}}, {}, 4}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  const bool shared = at.types[0] != at.types[1];
+  const std::int32_t dy = at.gradients[0];
+  Gradients gradients(2, ir::kNoGradient);
+  if (at.wanted[0] != 0) gradients[0] = emit_one(at, "multiply", {dy, at.operands[1]});
+  if (at.wanted[1] != 0) {
+    const std::int32_t each = emit_one(at, "multiply", {dy, at.operands[0]});
+    gradients[1] = shared ? emit_one(at, "column_sum", {each}) : each;
+  }
+  return gradients;
+}
+
 }  // namespace
 
 const OpDescriptor& multiply_op() {
@@ -42,6 +54,7 @@ const OpDescriptor& multiply_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -26,6 +26,9 @@ Cost cost(Types operands, Types results, const Attributes&) {
   return elementwise_cost(operands, results, 4);
 }
 
+// Straight through (Bengio, Léonard & Courville 2013): rounding counts as the identity.
+std::vector<std::int32_t> gradient(const ir::Differentiation& d) { return {d.gradients[0]}; }
+
 std::vector<Example> examples() {
   return {{{{tensor_type({3, 64})}}, {}, 4}, {{{tensor_type({2, 80})}}, {}, 4}};
 }
@@ -41,6 +44,8 @@ const OpDescriptor& quantize_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
+    op.straight_through = true;
     op.row_wise = true;
     return op;
   }();

@@ -28,6 +28,10 @@ std::vector<Example> examples() {
   return {{{{tensor_type({6, 32})}}, {{"shape", ir::Integers{12, 16}}}, 0}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  return {emit_one(at, "reshape", {at.gradients[0]}, {{"shape", at.types[0].shape}})};
+}
+
 }  // namespace
 
 const OpDescriptor& reshape_op() {
@@ -39,6 +43,7 @@ const OpDescriptor& reshape_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.alias = true;
     return op;
   }();

@@ -32,6 +32,19 @@ std::vector<Example> examples() {
           {{{tensor_type({2, 576})}, {tensor_type({576})}}, {{"epsilon", 1e-6}}, 128}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  const std::int32_t x = at.operands[0];
+  const std::int32_t dy = at.gradients[0];
+  Gradients gradients(2, ir::kNoGradient);
+  if (at.wanted[0] != 0) {
+    gradients[0] = emit_one(at, "rms_norm_gradient", {x, at.operands[1], dy}, at.attributes);
+  }
+  if (at.wanted[1] != 0) {
+    gradients[1] = emit_one(at, "rms_norm_weight_gradient", {x, dy}, at.attributes);
+  }
+  return gradients;
+}
+
 }  // namespace
 
 const OpDescriptor& rms_norm_op() {
@@ -43,6 +56,7 @@ const OpDescriptor& rms_norm_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -7,6 +7,7 @@ namespace hone::ops {
 namespace {
 
 // Pairs are (i, i + dims / 2), or (2 i, 2 i + 1) where `interleaved`; dimensions past `dims` stay.
+// `inverse` turns backwards.
 TypesResult infer(Types operands, const Attributes& attributes) {
   const std::int64_t head = attributes.integer("head_size");
   const bool fits = operands.size() == 2 && is_dense(operands[0]) && is_dense(operands[1]) &&
@@ -24,6 +25,7 @@ void evaluate(const Evaluation& evaluation) {
   const auto head = static_cast<std::size_t>(evaluation.attributes.integer("head_size"));
   const auto half = static_cast<std::size_t>(table.type.columns()) / 2;
   const bool interleaved = evaluation.attributes.flag("interleaved");
+  const double direction = evaluation.attributes.flag("inverse") ? -1 : 1;
   const auto columns = static_cast<std::size_t>(x.type.columns());
   std::vector<double>& out = evaluation.results[0].data;
   out = x.data;
@@ -33,7 +35,7 @@ void evaluate(const Evaluation& evaluation) {
       const std::size_t first = start + (interleaved ? 2 * i : i);
       const std::size_t second = interleaved ? first + 1 : first + half;
       const double cosine = table.data[token * 2 * half + i];
-      const double sine = table.data[token * 2 * half + half + i];
+      const double sine = direction * table.data[token * 2 * half + half + i];
       out[first] = x.data[first] * cosine - x.data[second] * sine;
       out[second] = x.data[first] * sine + x.data[second] * cosine;
     }
@@ -48,7 +50,19 @@ std::vector<Example> examples() {
   const std::vector<ExampleOperand> operands = {{tensor_type({3, 128})}, {tensor_type({3, 32})}};
   return {{operands, {{"head_size", std::int64_t{32}}}, 8},
           {operands, {{"head_size", std::int64_t{32}}, {"interleaved", true}}, 8},
+          {operands, {{"head_size", std::int64_t{32}}, {"inverse", true}}, 8},
           {operands, {{"head_size", std::int64_t{64}}}, 8}};
+}
+
+// A rotation's transpose is the rotation back. The angles come from positions: no gradient.
+Gradients gradient(const Differentiation& at) {
+  Attributes attributes = at.attributes;
+  attributes.remove("inverse");
+  if (!at.attributes.flag("inverse")) attributes.set("inverse", true);
+  const bool wanted = at.wanted[0] != 0;
+  return {wanted ? emit_one(at, "rope", {at.gradients[0], at.operands[1]}, attributes)
+                 : ir::kNoGradient,
+          ir::kNoGradient};
 }
 
 }  // namespace
@@ -62,6 +76,7 @@ const OpDescriptor& rope_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

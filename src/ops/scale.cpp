@@ -19,6 +19,10 @@ Cost cost(Types operands, Types results, const Attributes&) {
 
 std::vector<Example> examples() { return {{{{tensor_type({3, 67})}}, {{"factor", 25.25}}, 4}}; }
 
+Gradients gradient(const Differentiation& at) {
+  return {emit_one(at, "scale", {at.gradients[0]}, at.attributes)};
+}
+
 }  // namespace
 
 const OpDescriptor& scale_op() {
@@ -30,6 +34,7 @@ const OpDescriptor& scale_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

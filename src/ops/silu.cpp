@@ -16,6 +16,10 @@ Cost cost(Types operands, Types results, const Attributes&) {
 
 std::vector<Example> examples() { return {{{{tensor_type({3, 67})}}, {}, 64}}; }
 
+Gradients gradient(const Differentiation& at) {
+  return {emit_one(at, "silu_gradient", {at.operands[0], at.gradients[0]})};
+}
+
 }  // namespace
 
 const OpDescriptor& silu_op() {
@@ -27,6 +31,7 @@ const OpDescriptor& silu_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

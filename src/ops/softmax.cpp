@@ -33,6 +33,10 @@ std::vector<Example> examples() {
   return {{{{tensor_type({3, 67})}}, {}, 64}, {{{tensor_type({1, 4099})}}, {}, 64}};
 }
 
+Gradients gradient(const Differentiation& at) {
+  return {emit_one(at, "softmax_gradient", {at.results[0], at.gradients[0]})};
+}
+
 }  // namespace
 
 const OpDescriptor& softmax_op() {
@@ -44,6 +48,7 @@ const OpDescriptor& softmax_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -47,6 +47,18 @@ void map_elements(const Evaluation& evaluation, const std::function<double(doubl
   std::transform(in.begin(), in.end(), evaluation.results[0].data.begin(), f);
 }
 
+void map_pairs(const Evaluation& evaluation, const std::function<double(double, double)>& f) {
+  const std::vector<double>& first = evaluation.operands[0]->data;
+  const std::vector<double>& second = evaluation.operands[1]->data;
+  std::transform(first.begin(), first.end(), second.begin(), evaluation.results[0].data.begin(), f);
+}
+
+std::int32_t emit_one(const Differentiation& at, std::string_view op,
+                      std::vector<std::int32_t> operands, Attributes attributes) {
+  const auto results = at.emit(op, std::move(operands), std::move(attributes));
+  return results.empty() ? ir::kNoGradient : results[0];
+}
+
 void quantize_row(std::span<const double> row, std::span<double> out) {
   for (std::size_t start = 0; start < row.size(); start += 32) {
     const std::size_t end = std::min(start + 32, row.size());
@@ -85,12 +97,36 @@ void rms_norm_row(std::span<const double> x, std::span<const double> weight, dou
   for (std::size_t i = 0; i < x.size(); ++i) out[i] = x[i] * factor * weight[i];
 }
 
+RowMoments row_moments(std::span<const double> x, bool centered, double epsilon) {
+  const auto count = static_cast<double>(x.size());
+  RowMoments row;
+  if (centered) {
+    for (const double value : x) row.mean += value;
+    row.mean /= count;
+  }
+  double squares = 0;
+  for (const double value : x) squares += (value - row.mean) * (value - row.mean);
+  row.inverse = 1.0 / std::sqrt(squares / count + epsilon);
+  return row;
+}
+
 double silu(double x) { return x / (1.0 + std::exp(-x)); }
+
+double silu_derivative(double x) {
+  const double s = 1.0 / (1.0 + std::exp(-x));
+  return s + x * s * (1.0 - s);
+}
 
 // The tanh form of GELU (Hendrycks & Gimpel 2016, section 2), which GPT-2 and Gemma use.
 double gelu_tanh(double x) {
   const double inner = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
   return 0.5 * x * (1.0 + std::tanh(inner));
+}
+
+double gelu_tanh_derivative(double x) {
+  const double slope = std::sqrt(2.0 / std::numbers::pi);
+  const double t = std::tanh(slope * (x + 0.044715 * x * x * x));
+  return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope * (1.0 + 3 * 0.044715 * x * x);
 }
 
 }  // namespace hone::ops

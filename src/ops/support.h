@@ -12,6 +12,7 @@ namespace hone::ops {
 
 using ir::Attributes;
 using ir::Cost;
+using ir::Differentiation;
 using ir::Evaluation;
 using ir::Example;
 using ir::ExampleOperand;
@@ -24,6 +25,7 @@ using ir::tensor_type;
 using ir::Type;
 using Types = std::span<const Type>;
 using TypesResult = Result<std::vector<Type>>;
+using Gradients = std::vector<std::int32_t>;
 
 // A plain f32 tensor of at least one dimension.
 bool is_dense(const Type& type);
@@ -41,6 +43,13 @@ double total_bytes(Types types);
 // results[0][i] = f(operands[0][i])
 void map_elements(const Evaluation& evaluation, const std::function<double(double)>& f);
 
+// results[0][i] = f(operands[0][i], operands[1][i])
+void map_pairs(const Evaluation& evaluation, const std::function<double(double, double)>& f);
+
+// For gradient rules: emits an op that has one result.
+std::int32_t emit_one(const Differentiation& at, std::string_view op,
+                      std::vector<std::int32_t> operands, Attributes attributes = {});
+
 // Rounds a row to int8 codes in blocks of 32 as the kernels do (scale = max |x| / 127 in f32, codes
 // to nearest, ties to even) and back.
 void quantize_row(std::span<const double> row, std::span<double> out);
@@ -50,7 +59,16 @@ void matmul(const Tensor& x, const Tensor& w, std::span<double> out);
 // RMS norm of one row: x / sqrt(mean(x^2) + epsilon) * weight.
 void rms_norm_row(std::span<const double> x, std::span<const double> weight, double epsilon,
                   std::span<double> out);
+// What a norm divides by: inverse = 1 / sqrt(mean((x - mean)^2) + epsilon), where the mean counts
+// as 0 unless `centered`.
+struct RowMoments {
+  double mean = 0;
+  double inverse = 0;
+};
+RowMoments row_moments(std::span<const double> x, bool centered, double epsilon);
 double silu(double x);
+double silu_derivative(double x);
 double gelu_tanh(double x);
+double gelu_tanh_derivative(double x);
 
 }  // namespace hone::ops

@@ -25,6 +25,10 @@ Cost cost(Types operands, Types results, const Attributes&) {
 
 std::vector<Example> examples() { return {{{{tensor_type({3, 67})}}, {{"cap", 1.5}}, 64}}; }
 
+Gradients gradient(const Differentiation& at) {
+  return {emit_one(at, "tanh_cap_gradient", {at.results[0], at.gradients[0]}, at.attributes)};
+}
+
 }  // namespace
 
 const OpDescriptor& tanh_cap_op() {
@@ -36,6 +40,7 @@ const OpDescriptor& tanh_cap_op() {
     op.evaluate = evaluate;
     op.cost = cost;
     op.examples = examples;
+    op.gradient = gradient;
     op.row_wise = true;
     return op;
   }();

@@ -20,6 +20,8 @@ namespace hone::runtime {
 // Weight, not of its bytes: replacing the bytes patches every program that uses it.
 struct Weight {
   std::span<const std::byte> bytes;
+  // The same bytes where a program may change them (a trained parameter); empty otherwise.
+  std::span<std::byte> writable = {};
 };
 
 // The pages of one layer's keys and values.

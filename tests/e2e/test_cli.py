@@ -215,6 +215,92 @@ class ModelTest(Case):
         self.assertGreater(report["count"], 0)
 
 
+class DataTest(Case):
+    """`hone data` with a tokenizer and a template of a Hugging Face folder."""
+
+    CHAT = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + "
+        "'<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.model = self.folder / "model"
+        shutil.copytree(MODELS / "llama", self.model)
+        shutil.copy(TOKENIZERS / "smollm.tokenizer.json", self.model / "tokenizer.json")
+        config = {"chat_template": self.CHAT, "eos_token": "<|im_end|>"}
+        (self.model / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, "utf-8")
+
+    def test_forms(self) -> None:
+        """The same two questions in every form give the same examples."""
+        pairs = [("What is 1 + 1?", 'Two, "2".'), ("Say hi.", "Hi!\nAgain.")]
+        objects = [{"prompt": asked, "completion": answer} for asked, answer in pairs]
+        chats = [
+            {"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]}
+            for a, b in pairs
+        ]
+        shares = [
+            {"conversations": [{"from": "human", "value": a}, {"from": "gpt", "value": b}]}
+            for a, b in pairs
+        ]
+        alpaca = [{"instruction": a, "input": "", "output": b} for a, b in pairs]
+        self.write("lines", "".join(json.dumps(each) + "\n" for each in objects))
+        self.write("list", json.dumps(chats, indent=1))
+        self.write("share", json.dumps({"data": shares}))
+        self.write("alpaca", "".join(json.dumps(each) + "\n\n" for each in alpaca))
+        quoted = [[part.replace('"', '""') for part in pair] for pair in pairs]
+        rows = "".join(f'"{a}","{b}"\r\n' for a, b in quoted)
+        self.write("table", "prompt,completion\r\n" + rows)
+        seen = []
+        for name in ("lines", "list", "share", "alpaca", "table"):
+            report = self.result("data", name, "--model", self.model, "--show", 9)
+            self.assertTrue(report["ok"], report["checks"])
+            self.assertEqual((report["records"], report["kept"]), (2, 2))
+            seen.append([(each["tokens"], each["learn"]) for each in report["examples"]])
+        for each in seen[1:]:
+            self.assertEqual(each, seen[0])
+        example = report["examples"][0]
+        learned = [p for p, on in zip(example["pieces"], example["learn"], strict=True) if on]
+        self.assertEqual("".join(learned), 'Two, "2".<|im_end|>')
+        everything = self.result("data", "lines", "--model", self.model, "--everything")
+        self.assertEqual(everything["learned_tokens"], everything["tokens"] - 2)
+
+    def test_picture(self) -> None:
+        self.write("a.jsonl", '{"prompt": "x", "completion": "y"}\n{"text": "z"}\n')
+        shown = self.hone("data", "a.jsonl", "--model", self.model, "--line", 1).stdout
+        self.assertIn("[y][<|im_end|>]\\n·", shown)
+        self.assertIn("<|im_start|>·", shown)
+        self.assertIn("  ok  ", shown)
+        self.assertNotIn("line 2", shown)
+
+    def test_bad_data(self) -> None:
+        good = '{"prompt": "x", "completion": "y"}\n'
+        self.write("broken.jsonl", good + '{"prompt": "x", \n')
+        text = self.fails(
+            CORRUPT, "data", "broken.jsonl", "-m", self.model, naming="line 2, column"
+        )
+        self.assertIn("1 of 2 records (50 %)", text)
+        report = self.result("data", "broken.jsonl", "-m", self.model, "--drop", 0.5)
+        self.assertEqual(report["dropped"], 1)
+        self.assertEqual(report["first_dropped"][0]["line"], 2)
+        self.write("empty.jsonl", "\n")
+        self.fails(CORRUPT, "data", "empty.jsonl", "-m", self.model, naming="empty")
+        self.write("open.csv", 'prompt,completion\na,"b\n')
+        self.fails(CORRUPT, "data", "open.csv", "-m", self.model, naming="line 2")
+        role = '{"messages": [{"role": "narrator", "content": "x"}]}'
+        self.write("role.jsonl", role)
+        self.fails(CORRUPT, "data", "role.jsonl", "-m", self.model, naming="narrator")
+        self.write("good.jsonl", good)
+        self.fails(CORRUPT, "data", "good.jsonl", "-m", self.model, "-l", 4, naming="--length")
+        self.fails(NOT_FOUND, "data", "gone.jsonl", "-m", self.model, naming="gone.jsonl")
+        self.fails(INVALID, "data", "good.jsonl", naming="--model")
+        self.fails(OUT_OF_RANGE, "data", "good.jsonl", "-m", self.model, "--line", 7, naming="7")
+
+
 class BadInputTest(Case):
     """Each break gets its exit status and its place, and leaves nothing behind."""
 

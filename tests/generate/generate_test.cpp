@@ -264,7 +264,10 @@ TEST(GenerateOnSmol, StreamsUtf8AndStops) {
 
 class PerplexityOnReal : public testing::TestWithParam<const char*> {};
 
-TEST_P(PerplexityOnReal, WithinHalfAPercentOfLlamaCpp) {
+// Both round activations to 8 bits, and the rounding alone moves a perplexity of 1,275 tokens by
+// some tenths of a percent either way: hone's is held to the exact one (transformers in f32 on the
+// dequantized weights), and must not be above llama.cpp's by more than half a percent.
+TEST_P(PerplexityOnReal, WithinHalfAPercentOfExactAndNotBehindLlamaCpp) {
   const std::string folder = std::string(HONE_SOURCE_DIR) + "/tests/golden/perplexity/";
   const auto golden = read_file(folder + "perplexity.json");
   const auto text = read_file(folder + "text.txt");
@@ -283,7 +286,9 @@ TEST_P(PerplexityOnReal, WithinHalfAPercentOfLlamaCpp) {
   ASSERT_TRUE(found.ok()) << found.error().text();
   const double reference = expected["llama_cpp"]["512"]["perplexity"];
   std::printf("%s: perplexity %.4f, llama.cpp %.4f\n", GetParam(), found->perplexity, reference);
-  EXPECT_NEAR(found->perplexity, reference, 0.005 * reference);
+  const double exact = expected["transformers_f32"]["512"]["perplexity"];
+  EXPECT_NEAR(found->perplexity, exact, 0.005 * exact);
+  EXPECT_LE(found->perplexity, 1.005 * reference);
   EXPECT_EQ(found->chunks, 5);
   EXPECT_EQ(found->scored_tokens, 5 * (512 / 2 - 1));
   EXPECT_GT(found->standard_error, 0);

@@ -288,7 +288,9 @@ Findings check_includes(const fs::path& root) {
       std::smatch match;
       if (!std::regex_search(lines[i], match, kInclude)) continue;
       const std::string to = layers.room_of(match[1]);
-      if (to.empty() || !fs::exists(root / "src" / match[1].str())) {
+      // Recipes lie beside src.
+      const fs::path folder = to == "recipes" ? root : root / "src";
+      if (to.empty() || !fs::exists(folder / match[1].str())) {
         findings.push_back(at(file, i + 1) + "\"" + match[1].str() +
                            "\" is no file by its room path (other libraries: <…>)");
       } else if (!layers.may_include(from, to)) {

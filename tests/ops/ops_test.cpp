@@ -7,8 +7,8 @@
 #include <cstring>
 #include <map>
 
-#include "base/random.h"
 #include "base/threads.h"
+#include "examples.h"
 #include "ir/interpret.h"
 #include "ir/text.h"
 #include "kernels/registry.h"
@@ -22,59 +22,20 @@ namespace {
 
 using ir::Example;
 using ir::Tensor;
-
-// A graph of one op whose operands are all inputs.
-Result<ir::Graph> graph_of(const ir::OpDescriptor& op, const Example& example) {
-  ir::Builder builder("example", ops::find_op);
-  std::vector<ir::ValueId> operands;
-  for (std::size_t i = 0; i < example.operands.size(); ++i) {
-    const ir::Type& type = example.operands[i].type;
-    // Matrices with the role of a weight come as parameters, so that the layout pass sees them.
-    const bool weight = i > 0 && type.shape.size() == 2 &&
-                        std::string_view(op.name).starts_with("matmul") &&
-                        type.columns() == example.operands[0].type.columns();
-    operands.push_back(builder.source(weight ? "parameter" : "input", type,
-                                      {{"name", "operand" + std::to_string(i)}}));
-  }
-  const auto results = builder.emit_all(op.name, operands, example.attributes);
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    builder.output(results[i], "result" + std::to_string(i));
-  }
-  return builder.finish();
-}
-
-Tensor draw(const ir::ExampleOperand& operand, Random& random) {
-  Tensor tensor{operand.type, {}};
-  for (std::int64_t i = 0; i < operand.type.elements(); ++i) {
-    double value = 0;
-    switch (operand.fill) {
-      case ir::Fill::kNormal: value = random.normal(); break;
-      case ir::Fill::kPositive: value = 0.5 + random.uniform(); break;
-      case ir::Fill::kIndex: value = random.below(static_cast<std::uint32_t>(operand.bound)); break;
-      case ir::Fill::kIota: value = static_cast<double>(i); break;
-    }
-    // What a kernel reads is an f32: the reference gets the same number.
-    tensor.data.push_back(static_cast<double>(static_cast<float>(value)));
-  }
-  return tensor;
-}
-
-std::vector<std::byte> bytes_of(const Tensor& tensor) {
-  std::vector<std::byte> bytes(tensor.data.size() * 4);
-  for (std::size_t i = 0; i < tensor.data.size(); ++i) {
-    const float f = static_cast<float>(tensor.data[i]);
-    const auto n = static_cast<std::int32_t>(tensor.data[i]);
-    std::memcpy(&bytes[i * 4], tensor.type.dtype == DType::kI32 ? static_cast<const void*>(&n) : &f,
-                4);
-  }
-  return bytes;
-}
+using testing_ops::bytes_of;
+using testing_ops::draw;
+using testing_ops::graph_of;
 
 std::vector<double> decoded(const runtime::Program& program, runtime::Workspace& workspace,
                             std::size_t index) {
   const auto raw = runtime::output(program, workspace, index);
   const ir::Type& type = program.outputs[index].type;
   std::vector<double> out;
+  if (type.dtype == DType::kI8 && type.layout == ir::Layout::kRowMajor) {
+    const auto* values = reinterpret_cast<const std::int8_t*>(raw.data());
+    out.assign(values, values + type.elements());
+    return out;
+  }
   if (type.layout != ir::Layout::kInt8Rows) {
     out.assign(raw.begin(), raw.begin() + type.elements());
     return out;
@@ -137,11 +98,13 @@ TEST_P(OpBattery, TextRoundTrip) {
   }
 }
 
-void compare(const ir::OpDescriptor& op, const Example& example, const ir::Graph& graph,
-             const std::vector<Tensor>& operands, const std::vector<Tensor>& expected,
-             const passes::LowerOptions& options) {
+using Results = std::vector<std::vector<double>>;
+
+Results run(const ir::Graph& graph, const std::vector<Tensor>& operands,
+            const passes::LowerOptions& options) {
   const auto program = passes::lower(graph, options);
-  ASSERT_TRUE(program.ok()) << program.error().text();
+  EXPECT_TRUE(program.ok()) << program.error().text();
+  if (!program.ok()) return {};
   std::vector<std::vector<std::byte>> inputs, parameters;
   std::vector<std::span<const std::byte>> input_spans;
   std::vector<runtime::Weight> weights;
@@ -160,11 +123,21 @@ void compare(const ir::OpDescriptor& op, const Example& example, const ir::Graph
   ThreadPool pool(options.threads);
   runtime::Workspace workspace;
   runtime::execute(*program, {weight_pointers, input_spans, {}}, pool, workspace);
+  Results results;
+  for (std::size_t r = 0; r < program->outputs.size(); ++r) {
+    results.push_back(decoded(*program, workspace, r));
+  }
+  return results;
+}
+
+void compare(const ir::OpDescriptor& op, const Example& example, const Results& results,
+             const std::vector<Tensor>& expected, const passes::LowerOptions& options) {
+  ASSERT_EQ(results.size(), expected.size());
   for (std::size_t r = 0; r < expected.size(); ++r) {
     double largest = 0;
     for (const double value : expected[r].data) largest = std::max(largest, std::abs(value));
     const double bound = example.tolerance * 0x1p-24 * largest;
-    const auto found = decoded(*program, workspace, r);
+    const auto& found = results[r];
     ASSERT_EQ(found.size(), expected[r].data.size());
     for (std::size_t i = 0; i < found.size(); ++i) {
       ASSERT_NEAR(found[i], expected[r].data[i], bound)
@@ -189,13 +162,18 @@ TEST_P(OpBattery, CompiledEqualsReference) {
     });
     ASSERT_TRUE(expected.ok()) << expected.error().text();
     for (const kernels::KernelTable* table : kernels::available_kernels()) {
+      Results alone;
       for (const int threads : {1, 2, 3}) {
         passes::LowerOptions options;
         options.kernels = table;
         options.threads = threads;
-        compare(op, example, *graph, operands, *expected, options);
+        const Results results = run(*graph, operands, options);
+        compare(op, example, results, *expected, options);
+        // No sum may depend on how many threads there are.
+        if (threads == 1) alone = results;
+        EXPECT_EQ(results, alone) << "other bits on " << threads << " threads, " << table->isa;
         options.reference = true;
-        compare(op, example, *graph, operands, *expected, options);
+        compare(op, example, run(*graph, operands, options), *expected, options);
       }
     }
   }

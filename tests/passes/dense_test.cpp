@@ -27,7 +27,7 @@ ir::Graph training_graph(DType dtype, bool weight_gradient, bool trained = false
   const ir::ValueId targets = input("targets", ir::tensor_type({kTokens}, DType::kI32));
   const ir::ValueId weights = input("weights", ir::tensor_type({kTokens}));
   ir::Attributes attributes{{"name", std::string("w")}};
-  if (trained) attributes.set("trained", true);
+  if (trained) attributes.set("writable", true);
   const ir::ValueId w =
       builder.source("parameter", ir::tensor_type({kWords, kColumns}, dtype), attributes);
   const ir::ValueId y = builder.emit("matmul", {x, w});

@@ -78,6 +78,14 @@ ADDITIONS = (
         f'int main() {{ return hone::models::find_family("{NAME}") != nullptr ? 0 : 1; }}\n',
     ),
     Addition(
+        "update rule",
+        "src/optim",
+        "lion",
+        ("src/optim/registry.cpp",),
+        '#include "optim/registry.h"\n'
+        f'int main() {{ return hone::optim::find_rule("{NAME}") != nullptr ? 0 : 1; }}\n',
+    ),
+    Addition(
         "verb",
         "src/cli",
         "doctor",
@@ -194,7 +202,7 @@ class PlacesTest(unittest.TestCase):
         program = str(self.tree / "probe")
         # The new registry comes first: the old one in its library is then not needed.
         link = [*objects, "-Wl,--start-group", *libraries, "-Wl,--end-group"]
-        outside = ["fmt", "pcre2-8", "utf8proc", "readline", "curl", "z", "dl", "pthread"]
+        outside = ["fmt", "sqlite3", "pcre2-8", "utf8proc", "readline", "z", "dl", "pthread"]
         compiler.run(like, [*link, *(f"-l{name}" for name in outside), "-o", program])
         self.assertEqual(subprocess.run([program], check=False).returncode, 0, "not registered")
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/isa/vocabulary.h"
+#include "kernels/norm.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 
@@ -33,6 +34,25 @@ HWY_INLINE float inverse_rms(const float* x, std::size_t size, float epsilon) {
   const float squares =
       fold_sum(x, size, [](VecF32 v, VecF32 sum) { return hn::MulAdd(v, v, sum); });
   return 1.0f / __builtin_sqrtf(squares / static_cast<float>(size) + epsilon);
+}
+
+HWY_INLINE RowMoments moments_of_row(const float* x, std::size_t size, bool centered,
+                                     float epsilon) {
+  if (!centered || size == 0) return {0.0f, inverse_rms(x, size, epsilon)};
+  const float count = static_cast<float>(size);
+  const float mean =
+      fold_sum(x, size, [](VecF32 v, VecF32 sum) { return hn::Add(sum, v); }) / count;
+  // The mean is subtracted before squaring: no cancellation.
+  const VecF32 center = hn::Set(F32(), mean);
+  const std::size_t rest = size % kLanes;
+  float squares = fold_sum(x, size - rest, [center](VecF32 v, VecF32 sum) {
+    const VecF32 difference = hn::Sub(v, center);
+    return hn::MulAdd(difference, difference, sum);
+  });
+  for (std::size_t i = size - rest; i < size; ++i) {
+    squares += (x[i] - mean) * (x[i] - mean);
+  }
+  return {mean, 1.0f / __builtin_sqrtf(squares / count + epsilon)};
 }
 
 // -infinity for an empty row. Max(x, top) with x first drops a NaN in x.

@@ -1,6 +1,6 @@
 // Lowering of the products of training: a matmul's gradients to its input and to its weight.
 // SPDX-License-Identifier: Apache-2.0
-#include "passes/lower/dense.h"
+#include "passes/lower/dense_product.h"
 
 #include "ops/rounding.h"
 #include "passes/lower/lower.h"

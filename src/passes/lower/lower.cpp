@@ -49,6 +49,12 @@ Lowering::Lowering(const ir::Graph& graph, const LowerOptions& options)
   program_.threads = options.threads;
 }
 
+// An update has no reference: what it does is the caller's to say.
+LoweringRule Lowering::rule_for(const Operation& operation) const {
+  if (options_.reference && !operation.is("update")) return nullptr;
+  return rule_of(operation.op->name);
+}
+
 void Lowering::want_scratch(std::size_t bytes) {
   program_.scratch_bytes = std::max(program_.scratch_bytes, (bytes + 63) / 64 * 64);
 }
@@ -89,7 +95,7 @@ Status Lowering::make_steps() {
       places_[at(operation.results[0])] = places_[at(origin)];
       continue;
     }
-    const LoweringRule rule = options_.reference ? nullptr : rule_of(operation.op->name);
+    const LoweringRule rule = rule_for(operation);
     const bool is_private = rule != nullptr && worth_private(operation);
     for (const ValueId id : operation.results) {
       const bool state = type(id).layout == ir::Layout::kCache;
@@ -162,7 +168,7 @@ Result<runtime::Program> Lowering::run() {
   HONE_RETURN_IF_ERROR(make_steps());
   plan();
   for (std::size_t i = 0; i < made_.size(); ++i) {
-    const LoweringRule rule = options_.reference ? nullptr : rule_of(made_[i]->op->name);
+    const LoweringRule rule = rule_for(*made_[i]);
     auto step = rule != nullptr ? rule(*this, *made_[i]) : lower_reference(*this, *made_[i]);
     if (!step) return step.error();
     program_.steps[i].run = std::move(*step);

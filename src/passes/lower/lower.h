@@ -11,14 +11,25 @@
 
 namespace hone::passes {
 
+// One thread's share of a parameter's step against its gradient. All threads call it at once.
+using UpdateFunction = std::function<void(std::span<float> weights, std::span<const float> gradient,
+                                          runtime::Worker worker)>;
+
 struct LowerOptions {
   int threads = 1;
   kernels::CacheKind cache = kernels::CacheKind::kF16;
   const kernels::KernelTable* kernels = nullptr;  // null: the best of this machine
   bool reference = false;                         // run every op by its reference: slow, for tests
+  // For graphs with `update`: how the parameter of that name steps. Rooms below know no update
+  // rules.
+  std::function<UpdateFunction(std::string_view name)> update;
 };
 
 Result<runtime::Program> lower(const ir::Graph& graph, const LowerOptions& options);
+
+class Lowering;
+using LoweringRule = Result<runtime::StepFunction> (*)(Lowering& lowering,
+                                                       const ir::Operation& operation);
 
 // What a lowering rule sees.
 class Lowering {
@@ -37,6 +48,7 @@ class Lowering {
  private:
   void place_source(const ir::Operation& operation);
   bool worth_private(const ir::Operation& operation) const;
+  LoweringRule rule_for(const ir::Operation& operation) const;
   Status make_steps();
   void plan();
 
@@ -53,8 +65,6 @@ class Lowering {
 // The rows that a worker computes: its share, or all of them where the result is private.
 Range rows_of(std::int64_t rows, const runtime::Place& result, runtime::Worker worker);
 
-using LoweringRule = Result<runtime::StepFunction> (*)(Lowering& lowering,
-                                                       const ir::Operation& operation);
 // Every rule of list.inc is a function lower_<rule>.
 #define HONE_LOWERING(op, rule) \
   Result<runtime::StepFunction> lower_##rule(Lowering& lowering, const ir::Operation& operation);

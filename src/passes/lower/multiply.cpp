@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "kernels/packed.h"
-#include "passes/lower/dense.h"
+#include "passes/lower/dense_product.h"
 #include "passes/lower/lower.h"
 #include "passes/lower/support.h"
 
@@ -116,8 +116,8 @@ struct Multiply {
   }
 
   // f32 rows as a dense product (kernels/gemm.h), which gives the same bits as the kernels for
-  // packed weights: for many tokens, where it is faster, and for weights as in a file, such as
-  // those that training changes at every step.
+  // packed weights: for many tokens, where it is faster, and for weights as in a file, as are those
+  // that training changes at every step.
   bool is_dense() const {
     if (integer || gated) return false;
     if (must_be_dense) return true;

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "passes/lower/dense.h"
+#include "passes/lower/dense_product.h"
 #include "passes/lower/lower.h"
 
 namespace hone::passes {

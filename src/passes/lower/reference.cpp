@@ -40,6 +40,12 @@ struct Reader {
       return out;
     }
     const auto columns = static_cast<std::size_t>(type.columns());
+    if (type.dtype == DType::kI8 && type.layout == ir::Layout::kRowMajor) {
+      const auto* values =
+          reinterpret_cast<const std::int8_t*>(frame.read(place, worker.thread).data());
+      std::copy_n(values, count, out.begin());
+      return out;
+    }
     if (type.layout == ir::Layout::kInt8Rows) {
       for (std::int64_t row = 0; row < codes.rows; ++row) {
         const Int8Span::Row values = codes.write(frame, worker, row);
@@ -172,6 +178,11 @@ Result<StepFunction> lower_reference(Lowering& lowering, const ir::Operation& op
       if (types[i].layout == ir::Layout::kInt8Rows) {
         write_int8(codes[i], frame, worker, results[i].data,
                    static_cast<std::size_t>(types[i].columns()), *k);
+        continue;
+      }
+      if (types[i].dtype == DType::kI8) {
+        auto* out = reinterpret_cast<std::int8_t*>(frame.bytes(places[i], worker.thread).data());
+        for (const double value : results[i].data) *out++ = static_cast<std::int8_t>(value);
         continue;
       }
       const auto out = frame.floats(places[i], worker.thread);

@@ -19,12 +19,19 @@ struct Rotation {
   std::size_t head_size = 0;
   bool interleaved = false;
   const kernels::KernelTable* kernels = nullptr;
+  bool inverse = false;  // wants scratch of half a row of the table
 
   // Turns every head of a row in place by the angles of its token.
   void turn(const Frame& frame, Worker worker, std::int64_t token, std::span<float> row) const {
     const auto angles = table.read(frame, worker, token);
     const auto cosines = angles.first(table.columns / 2);
-    const auto sines = angles.subspan(table.columns / 2);
+    auto sines = angles.subspan(table.columns / 2);
+    if (inverse) {
+      const std::span<float> negated(
+          reinterpret_cast<float*>(frame.scratch_of(worker.thread).data()), sines.size());
+      kernels->scale(sines, -1.0f, negated);
+      sines = negated;
+    }
     for (std::size_t start = 0; start < row.size(); start += head_size) {
       kernels->rope(row.subspan(start, head_size), cosines, sines, interleaved);
     }
@@ -98,7 +105,9 @@ Result<StepFunction> lower_rope_table(Lowering& lowering, const ir::Operation& o
 Result<StepFunction> lower_rope(Lowering& lowering, const ir::Operation& operation) {
   const RowSpan in = row_span(lowering, operation.operands[0]);
   const RowSpan out = row_span(lowering, operation.results[0]);
-  const Rotation rotation = rotation_of(lowering, operation, operation.operands[1]);
+  Rotation rotation = rotation_of(lowering, operation, operation.operands[1]);
+  rotation.inverse = operation.attributes.flag("inverse");
+  if (rotation.inverse) lowering.want_scratch(rotation.table.columns / 2 * sizeof(float));
   return StepFunction([=](const Frame& frame, Worker worker) {
     const Range rows = rows_of(out.rows, out.place, worker);
     for (std::int64_t row = rows.begin; row < rows.end; ++row) {

@@ -40,7 +40,8 @@ Result<ir::Graph> run(const ir::Graph& graph) {
     if (operation.is("rope")) ropes.push_back(&operation);
     if (!operation.is("cache_write")) continue;
     const ir::Operation& key = graph.producer(operation.operands[1]);
-    if (key.is("rope") && uses[static_cast<std::size_t>(key.results[0])] == 1) {
+    if (key.is("rope") && !key.attributes.flag("inverse") &&
+        uses[static_cast<std::size_t>(key.results[0])] == 1) {
       const ir::Operation* query = query_of(graph, uses, key, ropes, operation.results[0]);
       if (query != nullptr) {
         query_by_write[&operation] = query;

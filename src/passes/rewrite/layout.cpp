@@ -6,11 +6,11 @@
 namespace hone::passes {
 namespace {
 
-// A parameter goes into the layout when every use of it can read it. One that training writes (the
-// attribute `trained`) stays as it is: updates are made in place, and packing at every step would
-// cost more than it brings.
+// A parameter goes into the layout when every use of it can read it. One that somebody writes in
+// place (the attribute `writable`) stays as it is: packing at every step would cost more than it
+// brings.
 bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
-  if (operation.is("gather")) return operand == 0;
+  if (operation.is("gather") || operation.is("adapted_row_norms")) return operand == 0;
   if (operation.is("matmul_group")) return operand >= 1;
   if (operation.is("matmul_gated")) return operand == 1 || operand == 2;
   if (operation.is("matmul_back") || operation.is("output_loss")) return operand == 1;
@@ -21,7 +21,7 @@ Result<ir::Graph> run(const ir::Graph& graph) {
   std::vector<bool> fits(graph.values.size(), false);
   for (const ir::Operation& operation : graph.operations) {
     if (operation.is("parameter") && graph.type(operation.results[0]).shape.size() == 2 &&
-        !operation.attributes.flag("trained")) {
+        !operation.attributes.flag("writable")) {
       fits[static_cast<std::size_t>(operation.results[0])] = true;
     }
   }

@@ -1,4 +1,5 @@
-// bf16 arithmetic: products round both operands to bf16 and sum in f32.
+// Products of numbers rounded to bf16, forward and backward, with sums in f32: what a processor
+// with bf16 arithmetic computes, and on such a one twice as fast as f32.
 // SPDX-License-Identifier: Apache-2.0
 #include <string>
 
@@ -8,9 +9,10 @@
 namespace hone::passes {
 namespace {
 
-// Products of f32 rows, forward and backward, get the attribute `rounding`. Those whose rows are
-// int8 already (pass `integer`) stay. Run it before the passes that fuse: a fused product has no
-// rounding, so these leave marked ones alone. Error of one product: 2^-9 of each operand.
+// Products of f32 rows, with weights of any type, get the attribute `rounding`; their kernels round
+// both operands while they pack them (kernels/gemm.h). Those whose rows are int8 already (pass
+// `integer`) stay. Run it behind add_gradients and before the passes that fuse, which leave marked
+// products alone. Error of one product: 2^-9 of each operand.
 Result<ir::Graph> run(const ir::Graph& graph) {
   ir::Rewriter rewriter(graph, ops::find_op);
   for (const ir::Operation& operation : graph.operations) {
@@ -32,7 +34,7 @@ Result<ir::Graph> run(const ir::Graph& graph) {
 }  // namespace
 
 const Pass& bf16_pass() {
-  static const Pass kPass{"bf16", "rounds the operands of f32 products to bf16",
+  static const Pass kPass{"bf16", "rounds what products of f32 rows multiply to bf16",
                           PassKind::kTransform, 0, run};
   return kPass;
 }

@@ -8,16 +8,27 @@
 namespace hone::passes {
 namespace {
 
+bool takes_int8(const ir::Graph& graph, const ir::Operation& operation) {
+  return (operation.is("matmul") || operation.is("output_loss")) &&
+         operation.attributes.find("rounding") == nullptr &&
+         is_block_quantized(graph.type(operation.operands[1]).dtype) &&
+         graph.type(operation.operands[0]).layout == ir::Layout::kRowMajor;
+}
+
 // Error of one product: each activation is off by at most half a code, 1/254 of the largest of its
 // block of 32 (the same rounding as llama.cpp's Q8 activations).
 Result<ir::Graph> run(const ir::Graph& graph) {
+  std::vector<bool> coded(graph.values.size(), false);
+  for (const ir::Operation& operation : graph.operations) {
+    if (takes_int8(graph, operation)) coded[static_cast<std::size_t>(operation.operands[0])] = true;
+  }
   ir::Rewriter rewriter(graph, ops::find_op);
   for (const ir::Operation& operation : graph.operations) {
-    const bool takes_int8 = (operation.is("matmul") || operation.is("output_loss")) &&
-                            operation.attributes.find("rounding") == nullptr &&
-                            is_block_quantized(graph.type(operation.operands[1]).dtype) &&
-                            graph.type(operation.operands[0]).layout == ir::Layout::kRowMajor;
-    if (!takes_int8) {
+    // Sums of columns are those of the codes where there are codes: a pooled adapter then computes
+    // with the numbers that its weight's minima are multiplied with once it is merged.
+    const bool pools =
+        operation.is("pool_columns") && coded[static_cast<std::size_t>(operation.operands[0])];
+    if (!pools && !takes_int8(graph, operation)) {
       rewriter.copy(operation);
       continue;
     }

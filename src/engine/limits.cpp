@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/limits.h"
+#include "engine/limits.h"
 
 #include <algorithm>
 #include <atomic>
@@ -10,7 +10,7 @@
 #include "base/system.h"
 #include "kernels/registry.h"
 
-namespace hone::cli {
+namespace hone::engine {
 namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -82,4 +82,12 @@ MachineLimits measure_limits(ThreadPool& pool, double seconds) {
   return limits;
 }
 
-}  // namespace hone::cli
+cost::Machine machine_of(const MachineLimits& limits) {
+  cost::Machine machine;
+  if (limits.read_bytes > 0) machine.bytes = limits.read_bytes;
+  if (limits.f32_operations > 0) machine.f32_operations = limits.f32_operations;
+  if (limits.int8_operations > 0) machine.int8_operations = limits.int8_operations;
+  return machine;
+}
+
+}  // namespace hone::engine

@@ -4,8 +4,9 @@
 #pragma once
 
 #include "base/threads.h"
+#include "cost/roofline.h"
 
-namespace hone::cli {
+namespace hone::engine {
 
 // Per second; 0 where the processor has no such instruction, or there was no memory to measure in.
 struct MachineLimits {
@@ -19,4 +20,7 @@ struct MachineLimits {
 // makes a run slower.
 MachineLimits measure_limits(ThreadPool& pool, double seconds = 0.3);
 
-}  // namespace hone::cli
+// The same for the cost of graphs.
+cost::Machine machine_of(const MachineLimits& limits);
+
+}  // namespace hone::engine

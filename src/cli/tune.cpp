@@ -1,0 +1,82 @@
+// hone tune: improves a model with examples, and leaves an adapter.
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/registry.h"
+#include "cli/tune_run.h"
+
+namespace hone::cli {
+namespace {
+
+void declare(TuneOptions& options, Arguments& arguments) {
+  tune::JobOptions& job = options.job;
+  arguments.model(job.model);
+  arguments.option("-d,--data", job.data, "examples to learn from (see `hone data`)", "FILE");
+  arguments.option("--validation", job.validation, "held-out examples, scored before and after",
+                   "FILE");
+  arguments.option("-o,--output", options.output,
+                   "the adapter: a name ending in .gguf, or a PEFT folder", "PATH");
+  arguments.choice(
+      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head"},
+      "what is trained: low-rank matrices beside the weights, the same on sums of "
+      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix");
+  arguments.option("--modules", job.method.modules,
+                   "weights that get adapters: q,k,v,o,gate,up,down, attn, mlp, all, or an "
+                   "expression",
+                   "WORDS");
+  arguments.option("--rank", job.method.rank, "of the low-rank matrices", Integers{1, 1024});
+  arguments.option("--alpha", job.method.alpha, "the adapter counts alpha / rank", Numbers{0});
+  arguments.option("--dropout", job.method.dropout, "chance of dropping an adapter's input",
+                   Numbers{0, 1});
+  arguments.option("--optimizer", job.optimizer, "the update rule (docs/optimizers.md)", "NAME");
+  arguments.option("--set", job.settings, "of the update rule: beta1=0.9,beta2=0.99", "SETTINGS");
+  arguments.option("--learning-rate", job.learning_rate, "the peak; 0: by method and rule",
+                   Numbers{0});
+  arguments.option("--schedule", job.schedule, "of the rate: constant, linear, cosine, wsd",
+                   "NAME");
+  arguments.option("--warmup", job.warmup, "part of the run in which the rate rises",
+                   Numbers{0, 1});
+  arguments.option("--weight-decay", job.weight_decay, "of matrices, decoupled", Numbers{0});
+  arguments.option("--clip", job.clip, "largest norm of the gradient; 0: none", Numbers{0});
+  arguments.option("--batch", job.batch, "examples a step", Integers{1, 1 << 20});
+  arguments.option("--epochs", job.epochs, "times through the examples", Numbers{0});
+  arguments.option("--steps", job.steps, "steps, instead of epochs", Integers{0});
+  arguments.option("-l,--length", job.length, "most tokens of an example", Integers{2, 1 << 20});
+  arguments.flag("--everything", job.everything, "loss on all tokens, not on answers only");
+  arguments.option("-s,--seed", options.seed, "same seed, same bits", Integers{0});
+  arguments.option("--memory", options.memory,
+                   "most memory of the process, as 2GB; activations are made again and batches "
+                   "split until it fits",
+                   "SIZE");
+  arguments.choice("--arithmetic", job.arithmetic, {"int8", "float"},
+                   "of forward products with quantized weights");
+  arguments.choice("--rounding", job.rounding, {"none", "bf16", "int8"},
+                   "of products with f32 weights, forward and backward");
+  arguments.flag("--update-inside", job.update_inside,
+                 "each parameter steps right after its gradient: least memory, no clipping");
+  arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});
+  arguments.option("--questions", options.questions,
+                   "prompts answered before and after, to see the difference", "FILE");
+  arguments.option("--checkpoints", options.checkpoints,
+                   "folder of checkpoints; default: beside the output", "FOLDER");
+  arguments.option("--checkpoint-every", options.checkpoint_every, "steps", Integers{1});
+  arguments.option("--resume", options.resume,
+                   "go on from this folder of checkpoints, with the options it was begun with",
+                   "FOLDER");
+  arguments.option("--runs", options.runs, "file of run records", "FILE");
+  arguments.flag("--dry-run", options.dry,
+                 "say what would be trained and what it takes, then stop");
+}
+
+Status run(const TuneOptions& options, Output& output) { return run_tuning(options, output); }
+
+}  // namespace
+
+const Verb& tune_verb() {
+  static const Verb kVerb =
+      make_verb("tune", "improve a model with examples",
+                "hone tune smollm2 --data examples.jsonl -o mine.gguf\n"
+                "hone tune smollm2 --data examples.jsonl --method pooled --rank 8 --memory 600MB",
+                declare, run);
+  return kVerb;
+}
+
+}  // namespace hone::cli

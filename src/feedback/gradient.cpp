@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "feedback/gradient.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "passes/pass.h"
+#include "passes/transform/gradient.h"
+#include "passes/transform/loss.h"
+#include "passes/transform/update.h"
+
+namespace hone::feedback {
+namespace {
+
+// Shapes are multiples of this: about one program for a data set whose batches differ a little.
+constexpr std::int64_t kGranule = 32;
+constexpr std::size_t kMostPrograms = 16;
+
+std::int64_t rounded(std::int64_t count) { return (count + kGranule - 1) / kGranule * kGranule; }
+
+template <typename T>
+std::span<const std::byte> bytes_of(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+// The batch with as many tokens and rows as the program has: a last sequence of tokens 0 that
+// nothing reads, and rows of weight 0.
+TokenBatch padded(const TokenBatch& batch, const models::Batch& shape) {
+  TokenBatch out = batch;
+  const auto tokens = static_cast<std::size_t>(shape.tokens);
+  for (std::int32_t position = 0; out.tokens.size() < tokens; ++position) {
+    out.tokens.push_back(0);
+    out.positions.push_back(position);
+  }
+  if (out.sequences() < shape.sequences) {
+    out.offsets.push_back(static_cast<std::int32_t>(out.tokens.size()));
+  }
+  const auto rows = static_cast<std::size_t>(shape.rows);
+  out.rows.resize(rows, 0);
+  out.targets.resize(rows, 0);
+  out.weights.resize(rows, 0.0F);
+  return out;
+}
+
+Result<ir::Graph> run_pass(std::string_view name, const ir::Graph& graph) {
+  auto after = passes::find_pass(name)->run(graph);
+  if (!after) return after.error().in("pass '" + std::string(name) + "'");
+  return after;
+}
+
+}  // namespace
+
+void TokenBatch::add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
+                     float weight) {
+  const auto start = static_cast<std::int32_t>(tokens.size());
+  for (std::size_t i = 0; i < sequence.size(); ++i) {
+    tokens.push_back(sequence[i]);
+    positions.push_back(static_cast<std::int32_t>(i));
+    if (i + 1 < sequence.size() && i + 1 < learn.size() && learn[i + 1] != 0) {
+      rows.push_back(start + static_cast<std::int32_t>(i));
+      targets.push_back(sequence[i + 1]);
+      weights.push_back(weight);
+    }
+  }
+  offsets.push_back(static_cast<std::int32_t>(tokens.size()));
+}
+
+Gradient::Gradient(engine::Session& session, GradientOptions options,
+                   std::shared_ptr<runtime::Workspace> workspace)
+    : session_(session), options_(std::move(options)), workspace_(std::move(workspace)) {
+  options_.compile.lower.threads = session_.pool().size();
+  options_.compile.lower.update = options_.update;
+}
+
+Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan) {
+  auto graph = session_.build_graph(shape);
+  if (!graph) return graph;
+  graph = run_pass("sequences", *graph);
+  if (graph && options_.adapt) graph = options_.adapt(*graph);
+  if (graph) graph = passes::add_loss(*graph, options_.trains_output && !options_.forward_only);
+  const bool integer = options_.compile.arithmetic == engine::Arithmetic::kInteger;
+  for (const char* name : {"fold", "integer", "cse"}) {
+    if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
+  }
+  if (graph && options_.forward_only) {
+    graph = passes::mark_writable(*graph, options_.trained);
+  } else if (graph) {
+    graph = passes::add_gradients(*graph, {"loss", options_.trained});
+  }
+  for (const char* name : {"cse", "dce"}) {
+    if (graph) graph = run_pass(name, *graph);
+  }
+  if (graph && !options_.rounding.empty()) graph = run_pass(options_.rounding, *graph);
+  passes::RecomputeOptions recompute;
+  recompute.budget = options_.kept_bytes;
+  recompute.machine = options_.machine;
+  if (graph) graph = passes::recompute(*graph, recompute, &plan.kept);
+  for (const char* name :
+       {"dce", "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group", "layout"}) {
+    const bool disabled = std::ranges::count(options_.compile.disabled, name) > 0;
+    if (graph && !disabled) graph = run_pass(name, *graph);
+  }
+  if (graph && options_.update && !options_.forward_only) graph = passes::add_updates(*graph);
+  if (graph) graph = run_pass("dce", *graph);
+  if (graph && options_.compile.verify) {
+    const Status status = ir::verify(*graph);
+    if (!status.ok()) return status.error().in("the training graph");
+  }
+  if (graph) plan.cost = cost::estimate(*graph, options_.machine);
+  return graph;
+}
+
+Result<Gradient::Bound*> Gradient::program_for(const models::Batch& shape) {
+  for (auto each = programs_.begin(); each != programs_.end(); ++each) {
+    const models::Batch& other = each->shape;
+    if (other.tokens == shape.tokens && other.sequences == shape.sequences &&
+        other.rows == shape.rows) {
+      programs_.splice(programs_.begin(), programs_, each);
+      return &programs_.front();
+    }
+  }
+  Bound bound;
+  bound.shape = shape;
+  auto graph = build(shape, bound.plan);
+  if (!graph) return graph.error();
+  auto program = passes::lower(*graph, options_.compile.lower);
+  if (!program) return program.error();
+  ++compiled_;
+  bound.program = std::make_shared<const runtime::Program>(*std::move(program));
+  bound.plan.tokens = shape.tokens;
+  bound.plan.arena_bytes = static_cast<std::int64_t>(bound.program->arena_bytes);
+  bound.plan.work_bytes =
+      static_cast<std::int64_t>(runtime::workspace_bytes(*bound.program)) - bound.plan.arena_bytes;
+  for (const runtime::Slot& slot : bound.program->parameters) {
+    auto weight = session_.weights().get(slot.name, slot.type);
+    if (!weight) return weight.error();
+    bound.weights.push_back(*weight);
+  }
+  programs_.push_front(std::move(bound));
+  if (programs_.size() > kMostPrograms) programs_.pop_back();
+  return &programs_.front();
+}
+
+namespace {
+
+Result<models::Batch> shape_of(const TokenBatch& batch) {
+  models::Batch shape;
+  shape.tokens = rounded(static_cast<std::int64_t>(batch.tokens.size()));
+  shape.sequences = batch.sequences();
+  if (shape.tokens > static_cast<std::int64_t>(batch.tokens.size())) ++shape.sequences;
+  shape.rows = rounded(static_cast<std::int64_t>(batch.rows.size()));
+  if (batch.tokens.empty() || batch.rows.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "there is nothing to learn in this batch",
+                 "",
+                 std::to_string(batch.tokens.size()) + " tokens, " +
+                     std::to_string(batch.rows.size()) + " of them targets",
+                 "at least one target",
+                 "check the mask with `hone data`"};
+  }
+  return shape;
+}
+
+}  // namespace
+
+Result<GradientPlan> Gradient::plan(const TokenBatch& batch) {
+  const auto shape = shape_of(batch);
+  if (!shape) return shape.error();
+  auto bound = program_for(*shape);
+  if (!bound) return bound.error();
+  return (*bound)->plan;
+}
+
+Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
+  const auto shape = shape_of(batch);
+  if (!shape) return shape.error();
+  auto found = program_for(*shape);
+  if (!found) return found.error();
+  Bound& bound = **found;
+  const TokenBatch whole = padded(batch, *shape);
+  const runtime::Program& program = *bound.program;
+  const std::vector<std::int32_t> slots(whole.tokens.size(), 0);
+  const std::vector<std::int32_t> pages(static_cast<std::size_t>(shape->sequences), 0);
+  std::vector<std::span<const std::byte>> inputs;
+  for (const runtime::Slot& slot : program.inputs) {
+    inputs.push_back(slot.name == "tokens"      ? bytes_of(whole.tokens)
+                     : slot.name == "positions" ? bytes_of(whole.positions)
+                     : slot.name == "offsets"   ? bytes_of(whole.offsets)
+                     : slot.name == "rows"      ? bytes_of(whole.rows)
+                     : slot.name == "targets"   ? bytes_of(whole.targets)
+                     : slot.name == "weights"   ? bytes_of(whole.weights)
+                     : slot.name == "draws"     ? std::as_bytes(std::span(whole.draws))
+                     : slot.name == "slots"     ? bytes_of(slots)
+                                                : bytes_of(pages));
+  }
+  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
+                   profile_ ? &bound.profile : nullptr);
+  Outcome outcome;
+  for (const float loss : runtime::output(program, *workspace_, 0)) outcome.loss += double{loss};
+  outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
+  for (std::size_t i = 1; i < program.outputs.size(); ++i) {
+    outcome.gradients.push_back(runtime::output(program, *workspace_, i));
+  }
+  return outcome;
+}
+
+void Gradient::profile(bool on) {
+  profile_ = on;
+  for (Bound& bound : programs_) bound.profile = {};
+}
+
+std::vector<std::pair<std::string, double>> Gradient::profiled() const {
+  std::map<std::string, double> sums;
+  for (const Bound& bound : programs_) {
+    for (std::size_t i = 0; i < bound.profile.step_nanoseconds.size(); ++i) {
+      sums[std::string(bound.program->steps[i].op)] +=
+          static_cast<double>(bound.profile.step_nanoseconds[i]) * 1e-9;
+    }
+  }
+  std::vector<std::pair<std::string, double>> rows(sums.begin(), sums.end());
+  std::ranges::sort(rows, std::greater<>(), &std::pair<std::string, double>::second);
+  return rows;
+}
+
+}  // namespace hone::feedback

@@ -1,0 +1,112 @@
+// The signal of gradients: a batch of tokens becomes the loss and its gradients, by one program
+// that runs forward and backward.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/compile.h"
+#include "engine/session.h"
+#include "passes/transform/recompute.h"
+#include "runtime/execute.h"
+
+namespace hone::feedback {
+
+// Some whole sequences in a row, and what their tokens are to predict.
+struct TokenBatch {
+  std::vector<std::int32_t> tokens;      // (N)
+  std::vector<std::int32_t> positions;   // (N), from 0 in every sequence
+  std::vector<std::int32_t> offsets{0};  // (S + 1)
+  std::vector<std::int32_t> rows;        // (M): the tokens that predict
+  std::vector<std::int32_t> targets;     // (M): what follows them
+  std::vector<float> weights;            // (M): of each loss in the sum
+  // Seed and step, for what is drawn by chance (dropout): the same numbers, the same draws.
+  std::array<std::int32_t, 2> draws{0, 0};
+
+  // Adds a sequence; learn[i] tells whether tokens[i] is a target. `weight` is of each loss.
+  void add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
+           float weight = 1.0F);
+  std::int64_t sequences() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
+};
+
+struct GradientOptions {
+  engine::CompileOptions compile;
+  // Changes the model's graph before the loss is put on it: adapters, for example.
+  std::function<Result<ir::Graph>(const ir::Graph& graph)> adapt;
+  // Parameters by the names that they have after `adapt`, in the order of the gradients.
+  std::vector<std::string> trained;
+  bool trains_output = false;  // the output matrix is among them
+  bool forward_only = false;   // losses alone; what is trained may still change between runs
+  // Bytes of activations kept for the backward part; what is over is made again.
+  std::int64_t kept_bytes = INT64_MAX;
+  cost::Machine machine;  // by whose limits costs are counted
+  // A pass by name, behind the gradients: how products with f32 weights round (passes/transform:
+  // bf16, quantize_training). Empty: none.
+  std::string rounding;
+  // Parameters step inside of the program; no gradients come out.
+  std::function<passes::UpdateFunction(std::string_view name)> update;
+};
+
+// Bytes that one batch shape takes beside weights, and its arithmetic.
+struct GradientPlan {
+  std::int64_t tokens = 0;       // of the batch, rounded up
+  std::int64_t arena_bytes = 0;  // activations and gradients, as planned
+  std::int64_t work_bytes = 0;   // of all threads
+  passes::RecomputeReport kept;
+  cost::Estimate cost;
+};
+
+class Gradient {
+ public:
+  // The session outlives it, and its weights hold every trained parameter. Several may share the
+  // memory that their runs take, as long as one runs at a time.
+  Gradient(engine::Session& session, GradientOptions options,
+           std::shared_ptr<runtime::Workspace> workspace = std::make_shared<runtime::Workspace>());
+
+  struct Outcome {
+    double loss = 0;                                // sum of weight * loss over the batch
+    double weight = 0;                              // sum of the weights
+    std::vector<std::span<const float>> gradients;  // of the sum; valid until the next call
+  };
+  // Shapes are rounded up with an extra sequence and with rows of weight 0, so that batches of
+  // about one size share a program.
+  Result<Outcome> run(const TokenBatch& batch);
+  // What `run` would take, without running. The program is kept for the run.
+  Result<GradientPlan> plan(const TokenBatch& batch);
+
+  std::int64_t compiled_programs() const { return compiled_; }
+  std::size_t workspace_bytes() const { return workspace_->capacity(); }
+  const GradientOptions& options() const { return options_; }
+  // The operations of a step by kind and their seconds, slowest first, of the runs since the last
+  // call; empty unless `profile(true)` was called before.
+  void profile(bool on);
+  std::vector<std::pair<std::string, double>> profiled() const;
+
+ private:
+  struct Bound {
+    models::Batch shape;
+    std::shared_ptr<const runtime::Program> program;
+    std::vector<const runtime::Weight*> weights;
+    GradientPlan plan;
+    runtime::Profile profile;
+  };
+  Result<Bound*> program_for(const models::Batch& shape);
+  Result<ir::Graph> build(const models::Batch& shape, GradientPlan& plan);
+
+  engine::Session& session_;
+  GradientOptions options_;
+  std::list<Bound> programs_;  // most recently used first
+  std::shared_ptr<runtime::Workspace> workspace_;
+  std::int64_t compiled_ = 0;
+  bool profile_ = false;
+};
+
+}  // namespace hone::feedback

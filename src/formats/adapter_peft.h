@@ -1,0 +1,30 @@
+// PEFT's folders of an adapter: adapter_config.json and adapter_model.safetensors.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "formats/adapter.h"
+
+namespace hone::formats {
+
+// Weights go by the names of Hugging Face's model ("model.layers.0.self_attn.q_proj.weight"), rows
+// in its order. Where PEFT's scale is not alpha / rank with one alpha (rank-stabilized scaling,
+// alpha_pattern), B carries the difference. `architecture` stays empty. Errors: kUnsupported for
+// what is no low-rank adapter of linear layers alone (other methods, biases, embeddings, whole
+// modules, DoRA), kCorrupt for texts and tensors that break their form, kNotFound without files.
+Result<Adapter> read_adapter_peft(const std::string& folder);
+
+struct PeftWriteOptions {
+  // Modules that hold their weights (inputs, outputs) (GPT-2).
+  bool fan_in_fan_out = false;
+};
+
+// Into a folder that is new or empty; nothing is left after an error. Of kLora only.
+Status write_adapter_peft(const std::string& folder, const Adapter& adapter,
+                          const PeftWriteOptions& options = {});
+
+}  // namespace hone::formats

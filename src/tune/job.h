@@ -1,0 +1,105 @@
+// A tuning job: everything that its options mean, made in order: model, data, what is trained, the
+// loop that trains it, within the memory that was granted.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/session.h"
+#include "formats/chat_template.h"
+#include "formats/tokenizer.h"
+#include "tune/data/dataset.h"
+#include "tune/trained.h"
+#include "tune/trainer.h"
+
+namespace hone::tune {
+
+struct JobOptions {
+  std::string model;
+  std::string data;
+  std::string validation;  // a file of held-out examples; empty: none
+  MethodOptions method;
+  std::string optimizer = "adamw";
+  std::string settings;      // of the update rule: "beta1=0.9,beta2=0.99"
+  double learning_rate = 0;  // 0: the method's default
+  std::string schedule = "linear";
+  double warmup = 0.05;  // part of the run
+  double weight_decay = 0;
+  double clip = 1;
+  std::int64_t batch = 8;  // examples a step
+  double epochs = 3;
+  std::int64_t steps = 0;     // instead of epochs, if positive
+  std::int64_t length = 512;  // most tokens of an example
+  bool everything = false;    // loss on all tokens
+  std::uint64_t seed = 1;
+  std::int64_t memory = 0;  // most bytes of the whole process; 0: four fifths of what is free
+  std::int64_t threads = 0;
+  std::string arithmetic = "int8";  // of products with quantized weights: int8, float
+  std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
+  bool update_inside = false;
+
+  // All of it, as a JSON object that `of_json` reads back.
+  std::string json() const;
+  static Result<JobOptions> of_json(const std::string& text);
+};
+
+// The rate that a method starts from, where the user names none.
+double default_learning_rate(const std::string& method, const std::string& optimizer);
+
+class Job {
+ public:
+  static Result<std::unique_ptr<Job>> open(const JobOptions& options);
+
+  const JobOptions& options() const { return options_; }
+  engine::Session& session() { return *session_; }
+  const formats::Tokenizer& tokenizer() const { return *tokenizer_; }
+  const formats::ChatTemplate* chat() const { return chat_ ? &*chat_ : nullptr; }
+  const Dataset& data() const { return data_; }
+  const std::vector<Example>& held_out() const { return held_out_; }
+  Trained& trained() { return trained_; }
+  Trainer& trainer() { return *trainer_; }
+  std::int64_t steps() const { return steps_; }
+  // What the run will need, by class, and the limit that it was fitted to.
+  const MemoryClasses& memory() const { return memory_; }
+  std::int64_t memory_limit() const { return limit_; }
+  std::int64_t planned_tokens() const { return std::max<std::int64_t>(1, plan_.tokens); }
+  // Of the whole process at its peak: what was resident when all was loaded, and what steps take.
+  std::int64_t planned_bytes() const {
+    return resident_ + memory_.activations + memory_.work + memory_.gradients;
+  }
+  const feedback::GradientPlan& plan() const { return plan_; }
+
+  // Counts again what the process holds before its steps: answers before them leave memory behind.
+  void measure_resident();
+  // Mean loss of the held-out examples; of none: 0.
+  Result<double> held_out_loss();
+
+ private:
+  explicit Job(JobOptions options) : options_(std::move(options)) {}
+  Status load();
+  Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
+  Status fit_memory();
+
+  JobOptions options_;
+  std::unique_ptr<engine::Session> session_;
+  std::optional<formats::Tokenizer> tokenizer_;
+  std::optional<formats::ChatTemplate> chat_;
+  Dataset data_;
+  std::vector<Example> held_out_;
+  Trained trained_;
+  std::unique_ptr<Trainer> trainer_;
+  TrainerOptions trainer_options_;
+  std::int64_t steps_ = 0;
+  MemoryClasses memory_;
+  feedback::GradientPlan plan_;
+  std::int64_t limit_ = 0;
+  std::int64_t resident_ = 0;  // bytes of the process before the first step
+};
+
+}  // namespace hone::tune

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/trained.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "base/random.h"
+#include "engine/adapter.h"
+#include "engine/rewrite.h"
+#include "formats/gguf.h"
+#include "passes/transform/lora.h"
+#include "quant/codec.h"
+
+namespace hone::tune {
+namespace {
+
+Result<std::span<float>> add(engine::Session& session, const std::string& name,
+                             const ir::Shape& shape, const std::vector<float>& values) {
+  const auto added =
+      session.weights().add_owned(name, ir::tensor_type(shape), std::as_bytes(std::span(values)));
+  if (!added) return added.error();
+  return std::span<float>(reinterpret_cast<float*>(added->data()), values.size());
+}
+
+Status add_tensor(Trained& trained, engine::Session& session, const std::string& name,
+                  const ir::Shape& shape, const std::vector<float>& values) {
+  const auto memory = add(session, name, shape, values);
+  if (!memory) return memory.error();
+  trained.tensors.push_back({name, shape, *memory});
+  return {};
+}
+
+Result<std::vector<float>> decoded(const engine::Session& session, const std::string& name);
+
+// DoRA begins at the model itself: its magnitudes are the norms of the weight's rows.
+Result<std::vector<float>> row_norms(const engine::Session& session, const std::string& name) {
+  const auto values = decoded(session, name);
+  if (!values) return values.error();
+  const auto columns = static_cast<std::size_t>(session.source().find(name)->shape[1]);
+  std::vector<float> norms;
+  for (std::size_t start = 0; start < values->size(); start += columns) {
+    double squares = 0;
+    for (std::size_t i = 0; i < columns; ++i) {
+      squares += double{(*values)[start + i]} * double{(*values)[start + i]};
+    }
+    norms.push_back(static_cast<float>(std::sqrt(squares)));
+  }
+  return norms;
+}
+
+Status prepare_adapter(Trained& trained, engine::Session& session) {
+  const MethodOptions& options = trained.options;
+  const bool pooled = options.method == "pooled";
+  const bool dora = options.method == "dora";
+  if (options.rank < 1 || options.rank > 1024) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "an adapter cannot have this rank",
+                 "--rank",
+                 fmt::format("{}", options.rank),
+                 "1 to 1024",
+                 ""};
+  }
+  const auto weights = engine::select_modules(session.source(), options.modules);
+  if (!weights) return weights.error();
+  trained.weights = *weights;
+  passes::LoraOptions lora;
+  lora.form = pooled ? passes::AdapterForm::kPooled
+              : dora ? passes::AdapterForm::kDora
+                     : passes::AdapterForm::kLora;
+  trained.tensors_each = dora ? 3 : 2;
+  if (!(options.dropout >= 0 && options.dropout < 1)) {
+    return Error{ErrorCode::kInvalidArgument,        "this is no chance of dropping", "--dropout",
+                 fmt::format("{}", options.dropout), "at least 0, below 1",           ""};
+  }
+  lora.scale = options.alpha / static_cast<double>(options.rank);
+  lora.writable = true;
+  for (std::size_t i = 0; i < weights->size(); ++i) {
+    const std::string& name = (*weights)[i];
+    const ir::Type* type = session.weights().find(name);
+    if (type == nullptr) continue;
+    const std::int64_t inputs = pooled ? type->columns() / formats::kPoolColumns : type->columns();
+    std::vector<float> a(static_cast<std::size_t>(options.rank * inputs));
+    Random random(options.seed, i);
+    const float bound = 1.0F / std::sqrt(static_cast<float>(inputs));
+    for (float& value : a) value = (2 * random.uniform() - 1) * bound;
+    const std::vector<float> b(static_cast<std::size_t>(type->rows() * options.rank), 0.0F);
+    HONE_RETURN_IF_ERROR(
+        add_tensor(trained, session, passes::lora_a_name(name), {options.rank, inputs}, a));
+    HONE_RETURN_IF_ERROR(
+        add_tensor(trained, session, passes::lora_b_name(name), {type->rows(), options.rank}, b));
+    if (dora) {
+      const auto magnitudes = row_norms(session, name);
+      if (!magnitudes) return magnitudes.error();
+      HONE_RETURN_IF_ERROR(add_tensor(trained, session, passes::lora_magnitude_name(name),
+                                      {type->rows()}, *magnitudes));
+    }
+    lora.ranks[name] = options.rank;
+  }
+  trained.adapt_exactly = [lora](const ir::Graph& graph) { return passes::add_lora(graph, lora); };
+  lora.dropout = options.dropout;
+  trained.adapt = [lora](const ir::Graph& graph) { return passes::add_lora(graph, lora); };
+  return {};
+}
+
+Result<std::vector<float>> decoded(const engine::Session& session, const std::string& name) {
+  const formats::TensorRecord* tensor = session.source().find(name);
+  const quant::Codec* codec = tensor != nullptr ? quant::find_codec(tensor->dtype) : nullptr;
+  if (codec == nullptr) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("the tensor '{}' cannot be trained", name),
+                 session.source().path(),
+                 tensor == nullptr ? "no such tensor" : std::string(dtype_name(tensor->dtype)),
+                 "weights of a type that can be decoded",
+                 ""};
+  }
+  const ir::Type type = ir::tensor_type(tensor->shape, tensor->dtype);
+  std::vector<float> values(static_cast<std::size_t>(type.elements()));
+  codec->decode(tensor->data, values);
+  return values;
+}
+
+// Copies of the model's own weights in f32, in front of the file's.
+Status prepare_weights(Trained& trained, engine::Session& session) {
+  const bool head = trained.options.method == "head";
+  models::Batch batch;
+  auto graph = session.build_graph(batch);
+  if (!graph) return graph.error();
+  std::set<std::string> names;
+  for (const ir::Operation& operation : graph->operations) {
+    if (operation.is("parameter")) names.emplace(operation.attributes.text("name"));
+  }
+  const std::string output =
+      names.contains("output.weight") ? "output.weight" : "token_embd.weight";
+  for (const std::string& name : names) {
+    if (head && name != output) continue;
+    const auto values = decoded(session, name);
+    if (!values) return values.error();
+    // A head that is trained alone must not change the embedding that it was tied to.
+    const std::string as = head ? "output.weight" : name;
+    const ir::Shape shape = session.source().find(name)->shape;
+    HONE_RETURN_IF_ERROR(add_tensor(trained, session, as, shape, *values));
+  }
+  trained.trains_output = true;
+  return {};
+}
+
+}  // namespace
+
+bool trains_adapter(std::string_view method) {
+  return method == "lora" || method == "pooled" || method == "dora";
+}
+
+std::int64_t Trained::parameters() const {
+  std::int64_t count = 0;
+  for (const TrainedTensor& tensor : tensors) {
+    count += static_cast<std::int64_t>(tensor.values.size());
+  }
+  return count;
+}
+
+void Trained::write_back(const formats::Adapter& adapter) {
+  for (std::size_t i = 0; i + 1 < tensors.size(); i += tensors_each) {
+    const auto found = adapter.weights.find(weights[i / tensors_each]);
+    if (found == adapter.weights.end()) continue;
+    std::ranges::copy(found->second.a, tensors[i].values.begin());
+    std::ranges::copy(found->second.b, tensors[i + 1].values.begin());
+  }
+}
+
+Result<Trained> prepare(engine::Session& session, const MethodOptions& options) {
+  Trained trained;
+  trained.options = options;
+  Status status;
+  if (trains_adapter(options.method)) {
+    status = prepare_adapter(trained, session);
+  } else if (options.method == "full" || options.method == "head") {
+    status = prepare_weights(trained, session);
+  } else {
+    return Error{ErrorCode::kInvalidArgument,
+                 "there is no such way to tune",
+                 "--method",
+                 options.method,
+                 "lora, pooled, dora, full or head",
+                 ""};
+  }
+  if (!status.ok()) return status.error();
+  if (trained.parameters() == 0) {
+    return Error{
+        ErrorCode::kInvalidArgument,  "nothing would be trained",    "--modules", options.modules,
+        "modules that the model has", "see `hone inspect --tensors`"};
+  }
+  return trained;
+}
+
+formats::Adapter adapter_of(const Trained& trained, const engine::Session& session) {
+  formats::Adapter adapter;
+  adapter.kind = trained.options.method == "pooled" ? formats::AdapterKind::kPooled
+                 : trained.options.method == "dora" ? formats::AdapterKind::kDora
+                                                    : formats::AdapterKind::kLora;
+  adapter.architecture = session.config().architecture;
+  adapter.alpha = trained.options.alpha;
+  const std::size_t each = trained.tensors_each;
+  for (std::size_t i = 0; i + 1 < trained.tensors.size(); i += each) {
+    const TrainedTensor& a = trained.tensors[i];
+    const TrainedTensor& b = trained.tensors[i + 1];
+    formats::AdapterWeight weight;
+    weight.rank = a.shape[0];
+    weight.inputs = a.shape[1];
+    weight.outputs = b.shape[0];
+    weight.a.assign(a.values.begin(), a.values.end());
+    weight.b.assign(b.values.begin(), b.values.end());
+    if (each == 3) {
+      const std::span<const float> m = trained.tensors[i + 2].values;
+      weight.magnitude.assign(m.begin(), m.end());
+    }
+    adapter.weights.emplace(trained.weights[i / each], std::move(weight));
+  }
+  return adapter;
+}
+
+Status write_model(const Trained& trained, const engine::Session& session,
+                   const std::string& path) {
+  auto metadata = engine::gguf_metadata(session.source());
+  if (!metadata) return metadata.error();
+  std::vector<formats::GgufTensorToWrite> out;
+  const auto own = [&](std::string_view name) {
+    return std::ranges::find(trained.tensors, name, &TrainedTensor::name);
+  };
+  const auto add_own = [&](const TrainedTensor& tensor) {
+    out.push_back({tensor.name, DType::kF32, tensor.shape, std::as_bytes(tensor.values), nullptr});
+  };
+  for (const formats::TensorRecord& tensor : session.source().tensors()) {
+    const auto found = own(tensor.name);
+    if (found != trained.tensors.end()) {
+      add_own(*found);
+    } else {
+      out.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.data, nullptr});
+    }
+  }
+  // A head of its own, where the model had it tied to the embedding.
+  for (const TrainedTensor& tensor : trained.tensors) {
+    if (session.source().find(tensor.name) == nullptr) add_own(tensor);
+  }
+  return formats::write_gguf(path, *metadata, out);
+}
+
+}  // namespace hone::tune

@@ -1,0 +1,67 @@
+// What a method trains: tensors beside the model's or in front of them, and how the graph reads
+// them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/session.h"
+#include "formats/adapter.h"
+#include "ir/graph.h"
+
+namespace hone::tune {
+
+struct MethodOptions {
+  std::string method = "lora";  // lora, pooled, dora, full, head
+  std::string modules = "all";  // of adapters: engine::select_modules
+  std::int64_t rank = 16;
+  double alpha = 32;  // the adapter's part is multiplied by alpha / rank
+  std::uint64_t seed = 1;
+  double dropout = 0;  // chance of dropping an element in front of an adapter's A
+};
+
+// One tensor that changes. Its memory is the session's.
+struct TrainedTensor {
+  std::string name;  // of the parameter in the graph
+  ir::Shape shape;
+  std::span<float> values;
+};
+
+struct Trained {
+  MethodOptions options;
+  std::vector<TrainedTensor> tensors;
+  // Puts what is trained into the model's graph; empty where the graph reads it already.
+  std::function<Result<ir::Graph>(const ir::Graph& graph)> adapt;
+  // The same without what is drawn by chance: for scoring.
+  std::function<Result<ir::Graph>(const ir::Graph& graph)> adapt_exactly;
+  bool trains_output = false;        // the output matrix is among the tensors
+  std::size_t tensors_each = 2;      // of an adapter: A, B and, of DoRA, the magnitude
+  std::vector<std::string> weights;  // of the model that adapters stand beside
+  std::int64_t parameters() const;   // numbers that change
+  // Sets an adapter's tensors to a record's values (whose B is without the scale).
+  void write_back(const formats::Adapter& adapter);
+  std::int64_t bytes() const { return parameters() * static_cast<std::int64_t>(sizeof(float)); }
+};
+
+// Whether the method leaves an adapter, rather than changed weights of the model.
+bool trains_adapter(std::string_view method);
+
+// Makes the tensors: of an adapter A uniform in +-1/sqrt(K), as PEFT's kaiming_uniform_(a = sqrt
+// 5), and B zero, so that training begins at the model itself; of `full` and `head` the file's
+// weights in f32. Errors: kInvalidArgument for a method that is none or a rank out of range,
+// kNotFound for modules that address nothing.
+Result<Trained> prepare(engine::Session& session, const MethodOptions& options);
+
+// An adapter's tensors as a record that engine::write_adapter takes.
+formats::Adapter adapter_of(const Trained& trained, const engine::Session& session);
+
+// The model with the trained tensors in place of its own, as a GGUF file: they in f32, everything
+// else as it is.
+Status write_model(const Trained& trained, const engine::Session& session, const std::string& path);
+
+}  // namespace hone::tune

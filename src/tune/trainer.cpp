@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+
+#include "base/sha256.h"
+#include "tune/data/dataset.h"
+
+namespace hone::tune {
+namespace {
+
+optim::Shape2 as_matrix(const ir::Shape& shape) {
+  if (shape.size() < 2) return {1, shape.empty() ? 1 : shape[0]};
+  std::int64_t columns = 1;
+  for (std::size_t i = 1; i < shape.size(); ++i) columns *= shape[i];
+  return {shape[0], columns};
+}
+
+}  // namespace
+
+Trainer::Trainer(engine::Session& session, Trained& trained, std::span<const Example> examples,
+                 TrainerOptions options)
+    : session_(session),
+      trained_(trained),
+      examples_(examples),
+      options_(std::move(options)),
+      workspace_(std::make_shared<runtime::Workspace>()),
+      gradient_(session, gradient_options(), workspace_),
+      forward_(session, forward_options(), workspace_) {
+  for (const TrainedTensor& tensor : trained_.tensors) {
+    const optim::Shape2 shape = as_matrix(tensor.shape);
+    shapes_.push_back(shape);
+    states_.emplace_back(options_.rule->state_bytes(shape, options_.settings));
+    optim::initialize_state(*options_.rule, states_.back(), shape, options_.settings);
+  }
+}
+
+Result<std::unique_ptr<Trainer>> Trainer::create(engine::Session& session, Trained& trained,
+                                                 std::span<const Example> examples,
+                                                 TrainerOptions options) {
+  if (examples.empty()) {
+    return Error{
+        ErrorCode::kInvalidArgument,      "there are no examples to learn from", "", "", "",
+        "check the file with `hone data`"};
+  }
+  return std::unique_ptr<Trainer>(new Trainer(session, trained, examples, std::move(options)));
+}
+
+feedback::GradientOptions Trainer::gradient_options() {
+  feedback::GradientOptions options;
+  options.compile = options_.compile;
+  options.adapt = trained_.adapt;
+  for (const TrainedTensor& tensor : trained_.tensors) options.trained.push_back(tensor.name);
+  options.trains_output = trained_.trains_output;
+  options.kept_bytes = options_.kept_bytes;
+  options.machine = options_.machine;
+  options.rounding = options_.rounding;
+  if (options_.update_inside) {
+    std::map<std::string, std::size_t, std::less<>> index;
+    for (std::size_t i = 0; i < trained_.tensors.size(); ++i) index[trained_.tensors[i].name] = i;
+    options.update = [this, index](std::string_view name) -> passes::UpdateFunction {
+      const std::size_t which = index.find(name)->second;
+      return [this, which](std::span<float> weights, std::span<const float> gradient,
+                           runtime::Worker worker) {
+        const bool shares = options_.rule->element_wise;
+        if (!shares && worker.thread != 0) return;
+        const Range share = shares ? share_of(static_cast<std::int64_t>(weights.size()),
+                                              worker.thread, worker.threads, options_.rule->granule)
+                                   : Range{0, static_cast<std::int64_t>(weights.size())};
+        update_tensor(which, weights, gradient, 1.0F, share, !shares);
+      };
+    };
+  }
+  return options;
+}
+
+feedback::GradientOptions Trainer::forward_options() {
+  feedback::GradientOptions options = gradient_options();
+  options.adapt = trained_.adapt_exactly;
+  options.forward_only = true;
+  options.update = nullptr;
+  return options;
+}
+
+std::int64_t Trainer::steps_of_epoch() const {
+  return (static_cast<std::int64_t>(examples_.size()) + options_.batch - 1) / options_.batch;
+}
+
+// Example i of the run is example i mod n of the order of epoch i / n.
+std::vector<std::size_t> Trainer::examples_of(std::int64_t step) {
+  std::vector<std::size_t> chosen;
+  const auto count = static_cast<std::int64_t>(examples_.size());
+  for (std::int64_t i = step * options_.batch; i < (step + 1) * options_.batch; ++i) {
+    if (i / count != epoch_) {
+      epoch_ = i / count;
+      order_ = epoch_order(examples_.size(), options_.seed, epoch_);
+    }
+    chosen.push_back(order_[static_cast<std::size_t>(i % count)]);
+  }
+  return chosen;
+}
+
+std::vector<feedback::TokenBatch> Trainer::micro_batches(
+    std::span<const Example* const> examples) const {
+  std::int64_t targets = 0;
+  for (const Example* example : examples) {
+    for (std::size_t i = 1; i < example->learn.size(); ++i) targets += example->learn[i];
+  }
+  const float weight = 1.0F / static_cast<float>(std::max<std::int64_t>(1, targets));
+  std::vector<feedback::TokenBatch> batches;
+  for (const Example* example : examples) {
+    const std::size_t size = example->tokens.size();
+    const auto most = static_cast<std::size_t>(options_.micro_tokens);
+    if (batches.empty() || batches.back().tokens.size() + size > most) batches.emplace_back();
+    batches.back().add(example->tokens, example->learn, weight);
+  }
+  return batches;
+}
+
+Status Trainer::accumulate(std::span<const Example* const> examples, StepReport& report) {
+  auto batches = micro_batches(examples);
+  for (feedback::TokenBatch& batch : batches) {
+    batch.draws = {static_cast<std::int32_t>(options_.seed) ^
+                       (static_cast<std::int32_t>(&batch - batches.data()) << 20),
+                   static_cast<std::int32_t>(step_)};
+    auto outcome = gradient_.run(batch);
+    if (!outcome) return outcome.error();
+    report.loss += outcome->loss;
+    report.tokens += static_cast<std::int64_t>(batch.tokens.size());
+    report.targets += static_cast<std::int64_t>(batch.rows.size());
+    if (batches.size() == 1 || options_.update_inside) {
+      current_ = std::move(outcome->gradients);
+      continue;
+    }
+    const bool first = &batch == &batches.front();
+    gradients_.resize(trained_.tensors.size());
+    session_.pool().run([&](int thread) {
+      for (std::size_t i = 0; i < gradients_.size(); ++i) {
+        const std::span<const float> from = outcome->gradients[i];
+        if (first && thread == 0) gradients_[i].resize(from.size());
+      }
+      session_.pool().barrier().arrive_and_wait(thread);
+      for (std::size_t i = 0; i < gradients_.size(); ++i) {
+        const std::span<const float> from = outcome->gradients[i];
+        const Range share =
+            share_of(static_cast<std::int64_t>(from.size()), thread, session_.pool().size());
+        for (auto j = static_cast<std::size_t>(share.begin);
+             j < static_cast<std::size_t>(share.end); ++j) {
+          gradients_[i][j] = first ? from[j] : gradients_[i][j] + from[j];
+        }
+      }
+    });
+  }
+  if (batches.size() > 1 && !options_.update_inside) {
+    current_.assign(gradients_.begin(), gradients_.end());
+  }
+  return {};
+}
+
+// Each tensor's sum by one thread in the order of its elements: the same bits for any number of
+// threads.
+double Trainer::norm_of_gradients() {
+  std::vector<double> squares(current_.size(), 0.0);
+  session_.pool().run([&](int thread) {
+    for (std::size_t i = static_cast<std::size_t>(thread); i < current_.size();
+         i += static_cast<std::size_t>(session_.pool().size())) {
+      double sums[8] = {};
+      const std::span<const float> values = current_[i];
+      for (std::size_t j = 0; j < values.size(); ++j) {
+        sums[j % 8] += static_cast<double>(values[j]) * static_cast<double>(values[j]);
+      }
+      for (const double sum : sums) squares[i] += sum;
+    }
+  });
+  double total = 0;
+  for (const double square : squares) total += square;
+  return std::sqrt(total);
+}
+
+void Trainer::update_tensor(std::size_t index, std::span<float> weights,
+                            std::span<const float> gradient, float gradient_scale, Range share,
+                            bool whole) {
+  if (share.begin >= share.end) return;
+  const std::span<std::byte> state = state_of(index);
+  optim::StateRange range{0, state.size()};
+  if (!whole) {
+    range = optim::state_range(*options_.rule, shapes_[index], options_.settings, share.begin,
+                               share.end);
+  }
+  const auto first = static_cast<std::size_t>(share.begin);
+  const auto count = static_cast<std::size_t>(share.end - share.begin);
+  // Vectors (norms, biases) do not decay: they have no direction to shrink (as GPT-2's training).
+  const double decay = shapes_[index].is_matrix() ? options_.weight_decay : 0.0;
+  options_.rule->update({weights.subspan(first, count), gradient.subspan(first, count),
+                         state.subspan(range.offset, range.size), shapes_[index], step_ + 1,
+                         learning_rate_, decay, gradient_scale, options_.settings});
+}
+
+void Trainer::update(float gradient_scale) {
+  const int threads = session_.pool().size();
+  session_.pool().run([&](int thread) {
+    for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+      const std::span<float> weights = trained_.tensors[i].values;
+      const auto count = static_cast<std::int64_t>(weights.size());
+      if (options_.rule->element_wise) {
+        const Range share = share_of(count, thread, threads, options_.rule->granule);
+        update_tensor(i, weights, current_[i], gradient_scale, share, false);
+      } else if (static_cast<int>(i % static_cast<std::size_t>(threads)) == thread) {
+        update_tensor(i, weights, current_[i], gradient_scale, {0, count}, true);
+      }
+    }
+  });
+}
+
+Result<StepReport> Trainer::step() {
+  const auto start = std::chrono::steady_clock::now();
+  StepReport report;
+  report.step = step_ + 1;
+  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+  report.learning_rate = learning_rate_;
+  std::vector<const Example*> chosen;
+  for (const std::size_t index : examples_of(step_)) chosen.push_back(&examples_[index]);
+  HONE_RETURN_IF_ERROR(accumulate(chosen, report));
+  if (!options_.update_inside) {
+    report.gradient_norm = norm_of_gradients();
+    report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
+    if (!report.skipped) {
+      const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
+      update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
+    }
+  }
+  ++step_;
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  report.seconds = seconds.count();
+  return report;
+}
+
+Result<double> Trainer::evaluate(std::span<const Example> examples) {
+  std::vector<const Example*> chosen;
+  for (const Example& example : examples) chosen.push_back(&example);
+  double loss = 0;
+  for (const feedback::TokenBatch& batch : micro_batches(chosen)) {
+    if (batch.rows.empty()) continue;
+    auto outcome = forward_.run(batch);
+    if (!outcome) return outcome.error();
+    loss += outcome->loss;
+  }
+  return loss;
+}
+
+// The shape with most tokens among those of the first epoch stands for all.
+Result<feedback::GradientPlan> Trainer::plan() {
+  feedback::TokenBatch largest;
+  const std::int64_t step_before = step_;
+  for (std::int64_t step = 0; step < steps_of_epoch(); ++step) {
+    std::vector<const Example*> chosen;
+    for (const std::size_t index : examples_of(step)) chosen.push_back(&examples_[index]);
+    for (feedback::TokenBatch& batch : micro_batches(chosen)) {
+      const auto size = [](const feedback::TokenBatch& b) {
+        return b.tokens.size() + b.rows.size();
+      };
+      if (size(batch) > size(largest)) largest = std::move(batch);
+    }
+  }
+  step_ = step_before;
+  return gradient_.plan(largest);
+}
+
+Result<MemoryClasses> Trainer::memory() {
+  auto plan = this->plan();
+  if (!plan) return plan.error();
+  MemoryClasses classes;
+  classes.trained = trained_.bytes();
+  classes.weights = static_cast<std::int64_t>(session_.weights().owned_bytes()) - classes.trained;
+  for (const auto& state : states_) classes.optimizer += static_cast<std::int64_t>(state.size());
+  const bool sums = !options_.update_inside && options_.batch > 1;
+  std::size_t most = 1;
+  for (std::int64_t step = 0; sums && step < steps_of_epoch(); ++step) {
+    std::vector<const Example*> chosen;
+    for (const std::size_t index : examples_of(step)) chosen.push_back(&examples_[index]);
+    most = std::max(most, micro_batches(chosen).size());
+  }
+  if (most > 1) classes.gradients = trained_.bytes();
+  classes.activations = plan->arena_bytes;
+  classes.work = plan->work_bytes;
+  return classes;
+}
+
+std::vector<CheckpointTensor> Trainer::state() const {
+  std::vector<CheckpointTensor> tensors;
+  for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+    const TrainedTensor& tensor = trained_.tensors[i];
+    tensors.push_back({tensor.name, std::as_bytes(tensor.values)});
+    if (!states_[i].empty()) tensors.push_back({tensor.name + ".state", std::span(states_[i])});
+  }
+  return tensors;
+}
+
+Status Trainer::restore(const Checkpoint& checkpoint) {
+  // All are looked up before the first is written: a checkpoint of another run changes nothing.
+  std::vector<std::span<const std::byte>> found;
+  for (const CheckpointTensor& tensor : state()) {
+    const auto bytes = checkpoint.find(tensor.name, tensor.bytes.size());
+    if (!bytes) return bytes.error().in(checkpoint.path());
+    found.push_back(*bytes);
+  }
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+    const std::span<std::byte> values = std::as_writable_bytes(trained_.tensors[i].values);
+    std::ranges::copy(found[at++], values.begin());
+    if (!states_[i].empty()) std::ranges::copy(found[at++], states_[i].begin());
+  }
+  step_ = checkpoint.step();
+  return {};
+}
+
+std::string Trainer::hash() const {
+  Sha256 hash;
+  for (const TrainedTensor& tensor : trained_.tensors) hash.add(std::as_bytes(tensor.values));
+  return hash.finish();
+}
+
+}  // namespace hone::tune

@@ -1,0 +1,119 @@
+// The training loop by gradients: batches of examples, one program a batch shape, one update rule.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/session.h"
+#include "feedback/gradient.h"
+#include "optim/registry.h"
+#include "optim/schedule.h"
+#include "tune/checkpoint.h"
+#include "tune/data/example.h"
+#include "tune/trained.h"
+
+namespace hone::tune {
+
+struct TrainerOptions {
+  const optim::UpdateRule* rule = nullptr;
+  optim::Settings settings;
+  optim::Schedule schedule;  // of the learning rate, its peak included
+  double weight_decay = 0;
+  double clip = 1.0;                 // largest norm of all gradients together; 0: no limit
+  std::int64_t batch = 8;            // examples a step
+  std::int64_t micro_tokens = 1024;  // most tokens of one program run, at least the longest example
+  std::uint64_t seed = 1;            // of the order of the examples
+  bool update_inside = false;  // each parameter steps as soon as its gradient is there; no clipping
+  std::int64_t kept_bytes = INT64_MAX;  // of activations (feedback::GradientOptions)
+  std::string rounding;                 // a pass (feedback::GradientOptions)
+  cost::Machine machine;                // limits, for estimates of time
+  engine::CompileOptions compile;
+};
+
+struct StepReport {
+  std::int64_t step = 0;     // counts from 1
+  double loss = 0;           // mean over the step's targets, before its update
+  double gradient_norm = 0;  // before clipping; 0 where updates happen inside
+  double learning_rate = 0;
+  std::int64_t tokens = 0;
+  std::int64_t targets = 0;
+  double seconds = 0;
+  bool skipped = false;  // a loss or a gradient was not finite: nothing was changed
+};
+
+// Bytes by class, planned before they are taken.
+struct MemoryClasses {
+  std::int64_t weights = 0;      // of the model, as programs read them
+  std::int64_t trained = 0;      // what changes
+  std::int64_t optimizer = 0;    // its state
+  std::int64_t gradients = 0;    // sums over micro-batches
+  std::int64_t activations = 0;  // arena of one program run
+  std::int64_t work = 0;         // scratch of the kernels
+  std::int64_t total() const {
+    return weights + trained + optimizer + gradients + activations + work;
+  }
+};
+
+class Trainer {
+ public:
+  // Everything outlives the trainer. Errors: kInvalidArgument where updates inside meet a rule that
+  // needs all gradients first.
+  static Result<std::unique_ptr<Trainer>> create(engine::Session& session, Trained& trained,
+                                                 std::span<const Example> examples,
+                                                 TrainerOptions options);
+
+  Result<StepReport> step();
+  // Mean loss over the targets of some examples; nothing changes.
+  Result<double> evaluate(std::span<const Example> examples);
+  std::int64_t steps_done() const { return step_; }
+  std::int64_t steps_of_epoch() const;
+
+  // The largest program that training will run, compiled; memory is not taken yet.
+  Result<feedback::GradientPlan> plan();
+  Result<MemoryClasses> memory();
+  std::int64_t compiled_programs() const { return gradient_.compiled_programs(); }
+  feedback::Gradient& gradient() { return gradient_; }
+
+  // What a checkpoint holds: trained tensors, optimizer state; the step is its own.
+  std::vector<CheckpointTensor> state() const;
+  Status restore(const Checkpoint& checkpoint);
+  // SHA-256 of all trained values: equal for equal runs.
+  std::string hash() const;
+
+ private:
+  Trainer(engine::Session& session, Trained& trained, std::span<const Example> examples,
+          TrainerOptions options);
+  std::vector<std::size_t> examples_of(std::int64_t step);
+  std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples) const;
+  feedback::GradientOptions gradient_options();
+  feedback::GradientOptions forward_options();
+  Status accumulate(std::span<const Example* const> examples, StepReport& report);
+  double norm_of_gradients();
+  void update(float gradient_scale);
+  void update_tensor(std::size_t index, std::span<float> weights, std::span<const float> gradient,
+                     float gradient_scale, Range share, bool whole);
+  std::span<std::byte> state_of(std::size_t index) { return std::span(states_[index]); }
+
+  engine::Session& session_;
+  Trained& trained_;
+  std::span<const Example> examples_;
+  TrainerOptions options_;
+  std::vector<optim::Shape2> shapes_;
+  std::vector<std::vector<std::byte>> states_;
+  std::vector<std::vector<float>> gradients_;      // sums; empty where one run makes a whole step
+  std::vector<std::span<const float>> current_;    // the gradients of this step
+  std::shared_ptr<runtime::Workspace> workspace_;  // of both
+  feedback::Gradient gradient_;
+  feedback::Gradient forward_;
+  std::int64_t step_ = 0;
+  double learning_rate_ = 0;
+  std::int64_t epoch_ = -1;
+  std::vector<std::size_t> order_;
+};
+
+}  // namespace hone::tune
