@@ -49,7 +49,7 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", job.arithmetic, {"int8", "float"},
                    "of forward products with quantized weights");
   arguments.choice("--rounding", job.rounding, {"none", "bf16", "int8"},
-                   "of products with f32 weights, forward and backward");
+                   "of products in f32, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
   arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});

@@ -37,26 +37,12 @@ __attribute__((noinline)) void sliver_times_panels(const Sliver& sliver) {
   const std::ptrdiff_t depth_step = kDirect ? 1 : kTileRows;
   const float* b = sliver.panel;
   for (std::int64_t column = 0; column < sliver.columns; column += kTileColumns) {
-    float* c = sliver.c + column;
+    TileOfC<kRows> sums;
     const std::int64_t rest = sliver.columns - column;
-    // How many of vector v's lanes are columns of C.
-    const auto lanes = [&](int v) HONE_LAMBDA {
-      const std::int64_t left = rest - v * static_cast<std::int64_t>(kLanes);
-      return static_cast<std::size_t>(
-          std::clamp<std::int64_t>(left, 0, static_cast<std::int64_t>(kLanes)));
-    };
-    VecF32 sums[kRows][kTileVectors];
-    HONE_UNROLL for (int row = 0; row < kRows; ++row) {
-      HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) {
-        const float* from = c + row * sliver.c_stride + v * static_cast<std::ptrdiff_t>(kLanes);
-        if (sliver.begins) {
-          sums[row][v] = hn::Zero(d);
-        } else if (rest >= kTileColumns) {
-          sums[row][v] = hn::LoadU(d, from);
-        } else {
-          sums[row][v] = load_first(from, lanes(v));
-        }
-      }
+    if (sliver.begins) {
+      sums.clear();
+    } else {
+      sums.load(sliver.c + column, sliver.c_stride, rest);
     }
     const float* a = sliver.a;
     for (std::int64_t k = 0; k < sliver.depth; ++k) {
@@ -67,22 +53,13 @@ __attribute__((noinline)) void sliver_times_panels(const Sliver& sliver) {
       HONE_UNROLL for (int row = 0; row < kRows; ++row) {
         const VecF32 left = hn::Set(d, a[row * row_step]);
         HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) {
-          sums[row][v] = chain(left, right[v], sums[row][v]);
+          sums.at[row][v] = chain(left, right[v], sums.at[row][v]);
         }
       }
       a += depth_step;
       b += kTileColumns;
     }
-    HONE_UNROLL for (int row = 0; row < kRows; ++row) {
-      HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) {
-        float* to = c + row * sliver.c_stride + v * static_cast<std::ptrdiff_t>(kLanes);
-        if (rest >= kTileColumns) {
-          hn::StoreU(sums[row][v], d, to);
-        } else {
-          store_first(sums[row][v], to, lanes(v));
-        }
-      }
-    }
+    sums.store(sliver.c + column, sliver.c_stride, rest);
   }
 }
 
@@ -95,16 +72,6 @@ HONE_INLINE void visit_sliver(std::int64_t rows, const Sliver& sliver) {
     }
   }
   sliver_times_panels<kMost, kDirect>(sliver);
-}
-
-inline void fill_block(const GemmTask& task, const PackedLayout* layout, const GemmBlock& block) {
-  if (layout == nullptr) {
-    fill_from_file(task.b, task.b_transposed, block);
-  } else if (task.b_transposed) {
-    fill_from_packed_transposed(*layout, task.b.bytes.data(), block);
-  } else {
-    fill_from_packed(*layout, task.b.bytes.data(), block);
-  }
 }
 
 // A transposed A is packed: slivers of (depth, kTileRows), some of them at a time, so that whole
@@ -150,8 +117,9 @@ void gemm_f32(const GemmTask& task) {
   const std::ptrdiff_t c_stride = static_cast<std::ptrdiff_t>(task.c_stride);
   const std::int64_t end_column = task.first_column + task.column_count;
   const std::int64_t end_row = task.first_row + task.row_count;
-  for (std::int64_t column = task.first_column; column < end_column; column += kBlockColumns) {
-    const std::int64_t columns = std::min(kBlockColumns, end_column - column);
+  const std::int64_t block_columns = columns_of_block(task.column_count);
+  for (std::int64_t column = task.first_column; column < end_column; column += block_columns) {
+    const std::int64_t columns = std::min(block_columns, end_column - column);
     for (std::int64_t k = 0; k < task.depth; k += kBlockDepth) {
       const std::int64_t depth = std::min(kBlockDepth, task.depth - k);
       fill_block(task, layout ? &*layout : nullptr, {k, depth, column, columns, panels});

@@ -48,11 +48,13 @@ double fastest(ThreadPool& pool, double budget, Body body) {
   return best;
 }
 
-double peak_operations(const KernelTable& table, ThreadPool& pool) {
+// Operations a second: of bf16 where it is asked for and the CPU has it, else of f32.
+double peak_operations(const KernelTable& table, ThreadPool& pool, bool bf16) {
   constexpr std::uint64_t kIterations = 20000;
-  const auto operations = static_cast<double>(table.peak_f32(1).operations * kIterations);
-  const double seconds = fastest(
-      pool, 0.2, [&](int) { benchmark::DoNotOptimize(table.peak_f32(kIterations).checksum); });
+  const auto peak = bf16 && table.peak_bf16(1).operations > 0 ? table.peak_bf16 : table.peak_f32;
+  const auto operations = static_cast<double>(peak(1).operations * kIterations);
+  const double seconds =
+      fastest(pool, 0.2, [&](int) { benchmark::DoNotOptimize(peak(kIterations).checksum); });
   return operations * pool.size() / seconds;
 }
 
@@ -77,6 +79,7 @@ struct Case {
   std::int64_t rows, depth, columns;
   DType dtype;
   bool packed, a_transposed, b_transposed;
+  bool bf16 = false;
 };
 
 void run(benchmark::State& state, const KernelTable& table, const Case& what, int threads) {
@@ -100,7 +103,7 @@ void run(benchmark::State& state, const KernelTable& table, const Case& what, in
     std::byte bytes[kGemmScratchBytes];
   };
   const auto scratch = std::make_unique<Scratch[]>(static_cast<std::size_t>(threads));
-  const double peak = peak_operations(table, pool);
+  const double peak = peak_operations(table, pool, what.bf16);
   const double seconds = fastest(pool, 0.5, [&](int thread) {
     GemmTask task;
     task.rows = what.rows;
@@ -116,7 +119,7 @@ void run(benchmark::State& state, const KernelTable& table, const Case& what, in
     task.c_stride = static_cast<std::size_t>(what.columns);
     task.scratch = scratch[static_cast<std::size_t>(thread)].bytes;
     set_gemm_share(task, thread, threads);
-    if (task.row_count > 0) table.gemm_f32(task);
+    if (task.row_count > 0) (what.bf16 ? table.gemm_bf16 : table.gemm_f32)(task);
   });
   for (auto _ : state) state.SetIterationTime(seconds);
   const double operations =
@@ -142,6 +145,9 @@ constexpr Case kCases[] = {
     {"forward", 1024, 576, 16, DType::kF32, false, false, true},
     {"forward", 1024, 16, 1536, DType::kF32, false, false, true},
     {"forward", 1024, 576, 1536, DType::kQ4_1, true, false, true},
+    {"bf16_back", 1024, 1536, 576, DType::kQ4_1, true, false, false, true},
+    {"bf16_outer", 1536, 1024, 576, DType::kF32, false, true, false, true},
+    {"bf16_forward", 1024, 576, 1536, DType::kF32, false, false, true, true},
 };
 
 const bool kRegistered = [] {

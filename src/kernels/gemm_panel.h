@@ -31,6 +31,14 @@ inline constexpr std::int64_t kBlockDepth = 256;
 inline constexpr std::int64_t kBlockColumns = 256;
 static_assert(kBlockColumns % kGemmGranule == 0 && kGemmGranule % kTileColumns == 0);
 
+// Blocks of nearly equal width: A is read once for each of them.
+HONE_INLINE std::int64_t columns_of_block(std::int64_t columns) {
+  const std::int64_t blocks =
+      std::max<std::int64_t>(1, (columns + kBlockColumns - 1) / kBlockColumns);
+  const std::int64_t each = (columns + blocks - 1) / blocks;
+  return (each + kGemmGranule - 1) / kGemmGranule * kGemmGranule;
+}
+
 // The part of B that is filled at a time.
 struct GemmBlock {
   std::int64_t first_depth;
@@ -229,6 +237,55 @@ inline void fill_from_file(const GemmMatrix& matrix, bool transposed, const Gemm
   }
   clear_edge(block);
 }
+
+inline void fill_block(const GemmTask& task, const PackedLayout* layout, const GemmBlock& block) {
+  if (layout == nullptr) {
+    fill_from_file(task.b, task.b_transposed, block);
+  } else if (task.b_transposed) {
+    fill_from_packed_transposed(*layout, task.b.bytes.data(), block);
+  } else {
+    fill_from_packed(*layout, task.b.bytes.data(), block);
+  }
+}
+
+// The accumulators of a tile.
+template <int kRows>
+struct TileOfC {
+  VecF32 at[kRows][kTileVectors];
+
+  HONE_INLINE void clear() {
+    HONE_UNROLL for (int row = 0; row < kRows; ++row) {
+      HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) at[row][v] = hn::Zero(F32());
+    }
+  }
+  // How many of vector v's lanes are among the first `columns` columns.
+  static HONE_INLINE std::size_t lanes(int v, std::int64_t columns) {
+    const std::int64_t left = columns - v * static_cast<std::int64_t>(kLanes);
+    return static_cast<std::size_t>(
+        std::clamp<std::int64_t>(left, 0, static_cast<std::int64_t>(kLanes)));
+  }
+  HONE_INLINE void load(const float* c, std::ptrdiff_t stride, std::int64_t columns) {
+    HONE_UNROLL for (int row = 0; row < kRows; ++row) {
+      HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) {
+        const float* from = c + row * stride + v * static_cast<std::ptrdiff_t>(kLanes);
+        at[row][v] =
+            columns >= kTileColumns ? hn::LoadU(F32(), from) : load_first(from, lanes(v, columns));
+      }
+    }
+  }
+  HONE_INLINE void store(float* c, std::ptrdiff_t stride, std::int64_t columns) const {
+    HONE_UNROLL for (int row = 0; row < kRows; ++row) {
+      HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) {
+        float* to = c + row * stride + v * static_cast<std::ptrdiff_t>(kLanes);
+        if (columns >= kTileColumns) {
+          hn::StoreU(at[row][v], F32(), to);
+        } else {
+          store_first(at[row][v], to, lanes(v, columns));
+        }
+      }
+    }
+  }
+};
 
 }  // namespace
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE

@@ -1,20 +1,23 @@
 // Rows times a weight matrix, whose rows are the outputs (the layout of every model file).
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/registry.h"
+#include "ops/rounding.h"
 #include "ops/support.h"
 
 namespace hone::ops {
 namespace {
 
-TypesResult infer(Types operands, const Attributes&) {
+TypesResult infer(Types operands, const Attributes& attributes) {
   const bool fits = operands.size() == 2 && is_activation(operands[0]) && is_weight(operands[1]) &&
-                    operands[0].columns() == operands[1].columns();
+                    operands[0].columns() == operands[1].columns() &&
+                    fits_rounding(attributes, operands[0]);
   if (!fits) return ir::type_error("matmul", "(N, K) and a weight (R, K)", operands);
   return std::vector<Type>{tensor_type({operands[0].rows(), operands[1].rows()})};
 }
 
 void evaluate(const Evaluation& evaluation) {
-  matmul(*evaluation.operands[0], *evaluation.operands[1], evaluation.results[0].data);
+  matmul(rounded(*evaluation.operands[0], evaluation.attributes),
+         rounded(*evaluation.operands[1], evaluation.attributes), evaluation.results[0].data);
 }
 
 Cost cost(Types operands, Types results, const Attributes&) {
@@ -24,7 +27,8 @@ Cost cost(Types operands, Types results, const Attributes&) {
 
 std::vector<Example> examples() {
   return {{{{tensor_type({3, 64})}, {tensor_type({48, 64})}}, {}, 256},
-          {{{tensor_type({1, 96})}, {tensor_type({33, 96})}}, {}, 256}};
+          {{{tensor_type({1, 96})}, {tensor_type({33, 96})}}, {}, 256},
+          {{{tensor_type({7, 31})}, {tensor_type({35, 31})}}, {{"rounding", "bf16"}}, 256}};
 }
 
 // y = x W^T: dx = dy W, dW = dy^T x.
@@ -32,8 +36,8 @@ std::vector<std::int32_t> gradient(const ir::Differentiation& differentiation) {
   const auto& [operands, types, results, gradients, wanted, attributes, emit] = differentiation;
   std::vector<std::int32_t> out(2, ir::kNoGradient);
   if (gradients[0] == ir::kNoGradient) return out;
-  if (wanted[0] != 0) out[0] = emit("matmul_back", {gradients[0], operands[1]}, {})[0];
-  if (wanted[1] != 0) out[1] = emit("matmul_outer", {gradients[0], operands[0]}, {})[0];
+  if (wanted[0] != 0) out[0] = emit("matmul_back", {gradients[0], operands[1]}, attributes)[0];
+  if (wanted[1] != 0) out[1] = emit("matmul_outer", {gradients[0], operands[0]}, attributes)[0];
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/registry.h"
+#include "ops/rounding.h"
 #include "ops/support.h"
 
 namespace hone::ops {
@@ -16,7 +17,9 @@ TypesResult infer(Types operands, const Attributes& attributes) {
   const bool fits = operands.size() == 4 && is_activation(operands[0]) && is_weight(operands[1]) &&
                     operands[0].columns() == operands[1].columns() && is_indices(operands[2]) &&
                     operands[2].shape[0] == operands[0].rows() && is_dense(operands[3]) &&
-                    operands[3].shape == Shape{operands[0].rows()} && attributes.number("cap") >= 0;
+                    operands[3].shape == Shape{operands[0].rows()} &&
+                    attributes.number("cap") >= 0 &&
+                    (attributes.find("rounding") == nullptr || rounds_to_bf16(attributes));
   if (!fits) {
     return ir::type_error("output_loss", "(M, C), a weight (V, C), targets (M) i32, weights (M)",
                           operands);
@@ -49,8 +52,8 @@ double row_loss(std::vector<double>& logits, std::size_t target, double weight, 
 }
 
 void evaluate(const Evaluation& evaluation) {
-  const Tensor& hidden = *evaluation.operands[0];
-  const Tensor& w = *evaluation.operands[1];
+  const Tensor hidden = rounded(*evaluation.operands[0], evaluation.attributes);
+  const Tensor w = rounded(*evaluation.operands[1], evaluation.attributes);
   const auto rows = static_cast<std::size_t>(hidden.type.rows());
   const auto columns = static_cast<std::size_t>(hidden.type.columns());
   const auto words = static_cast<std::size_t>(w.type.rows());
@@ -107,9 +110,16 @@ std::vector<Example> examples() {
                    std::move(attributes),
                    1024};
   };
+  // A probability that falls beside the border between two bf16 rounds to the other one: 2^-9 of
+  // it.
+  Example rounding = example(9, 64, 77, {{"rounding", "bf16"}, {"weight_gradient", true}});
+  rounding.tolerance = 0x1p14;
   // The long one goes through several chunks of tokens (passes/lower/output_loss.cpp).
-  return {example(5, 64, 130, {}), example(800, 32, 40, {{"weight_gradient", true}}),
-          example(1, 33, 47, {{"weight_gradient", true}}), example(70, 32, 299, {{"cap", 15.0}}),
+  return {example(5, 64, 130, {}),
+          example(800, 32, 40, {{"weight_gradient", true}}),
+          example(1, 33, 47, {{"weight_gradient", true}}),
+          example(70, 32, 299, {{"cap", 15.0}}),
+          rounding,
           example(29, 96, 200, {{"cap", 30.0}, {"weight_gradient", true}})};
 }
 

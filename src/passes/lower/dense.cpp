@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "passes/lower/dense_product.h"
 
+#include "ops/rounding.h"
 #include "passes/lower/lower.h"
 
 namespace hone::passes {
@@ -29,10 +30,14 @@ std::optional<MatrixSpan> matrix_span(const Lowering& lowering, ir::ValueId id) 
   return span;
 }
 
-void run_gemm(const kernels::KernelTable& kernels, kernels::GemmTask& task, Worker worker,
-              bool is_private) {
+GemmKernel gemm_kernel(const Lowering& lowering, const ir::Operation& operation) {
+  const bool bf16 = ops::rounds_to_bf16(operation.attributes);
+  return bf16 ? lowering.kernels().gemm_bf16 : lowering.kernels().gemm_f32;
+}
+
+void run_gemm(GemmKernel kernel, kernels::GemmTask& task, Worker worker, bool is_private) {
   kernels::set_gemm_share(task, is_private ? 0 : worker.thread, is_private ? 1 : worker.threads);
-  if (task.row_count > 0) kernels.gemm_f32(task);
+  if (task.row_count > 0) kernel(task);
 }
 
 Result<StepFunction> lower_matmul_back(Lowering& lowering, const ir::Operation& operation) {
@@ -42,7 +47,7 @@ Result<StepFunction> lower_matmul_back(Lowering& lowering, const ir::Operation& 
   const RowSpan out = row_span(lowering, operation.results[0]);
   const bool own = is_private(lowering, operation.results[0]);
   lowering.want_scratch(kernels::kGemmScratchBytes);
-  const kernels::KernelTable* k = &lowering.kernels();
+  const GemmKernel kernel = gemm_kernel(lowering, operation);
   return StepFunction([=, w = *weight](const Frame& frame, Worker worker) {
     kernels::GemmTask task;
     task.rows = dy.rows;
@@ -54,7 +59,7 @@ Result<StepFunction> lower_matmul_back(Lowering& lowering, const ir::Operation& 
     task.c = frame.floats(out.place, worker.thread).data();
     task.c_stride = out.columns;
     task.scratch = frame.scratch_of(worker.thread);
-    run_gemm(*k, task, worker, own);
+    run_gemm(kernel, task, worker, own);
   });
 }
 
@@ -64,7 +69,7 @@ Result<StepFunction> lower_matmul_outer(Lowering& lowering, const ir::Operation&
   if (!x) return lower_reference(lowering, operation);
   const RowSpan out = row_span(lowering, operation.results[0]);
   lowering.want_scratch(kernels::kGemmScratchBytes);
-  const kernels::KernelTable* k = &lowering.kernels();
+  const GemmKernel kernel = gemm_kernel(lowering, operation);
   return StepFunction([=, x = *x](const Frame& frame, Worker worker) {
     kernels::GemmTask task;
     task.rows = static_cast<std::int64_t>(dy.columns);
@@ -77,7 +82,7 @@ Result<StepFunction> lower_matmul_outer(Lowering& lowering, const ir::Operation&
     task.c = frame.floats(out.place, worker.thread).data();
     task.c_stride = out.columns;
     task.scratch = frame.scratch_of(worker.thread);
-    run_gemm(*k, task, worker, false);
+    run_gemm(kernel, task, worker, false);
   });
 }
 

@@ -24,8 +24,12 @@ struct MatrixSpan {
 // nullopt for a type that the kernels do not decode.
 std::optional<MatrixSpan> matrix_span(const Lowering& lowering, ir::ValueId id);
 
+using GemmKernel = void (*)(const kernels::GemmTask& task);
+
+// In the arithmetic that the operation's attribute `rounding` asks for.
+GemmKernel gemm_kernel(const Lowering& lowering, const ir::Operation& operation);
+
 // Computes this worker's share of `task` (the whole, where the result is its own).
-void run_gemm(const kernels::KernelTable& kernels, kernels::GemmTask& task, runtime::Worker worker,
-              bool is_private);
+void run_gemm(GemmKernel kernel, kernels::GemmTask& task, runtime::Worker worker, bool is_private);
 
 }  // namespace hone::passes

@@ -41,6 +41,8 @@ struct Multiply {
   bool gated = false;       // segments are gate and up, and share the gate's result
   kernels::Activation activation = kernels::Activation::kSilu;
   const kernels::KernelTable* kernels = nullptr;
+  GemmKernel dense = nullptr;
+  bool must_be_dense = false;    // only dense products round their operands
   std::int64_t panel_bytes = 0;  // of 16 rows, for weights that are not packed
 
   kernels::MatmulTask task(const Frame& frame, Worker worker, const Segment& segment) const {
@@ -118,6 +120,7 @@ struct Multiply {
   // that training changes at every step.
   bool is_dense() const {
     if (integer || gated) return false;
+    if (must_be_dense) return true;
     return segments[0].out.rows >= kDenseTokens || std::ranges::none_of(segments, &Segment::packed);
   }
 
@@ -134,7 +137,7 @@ struct Multiply {
     gemm.c = frame.floats(segment.out.place, worker.thread).data();
     gemm.c_stride = segment.out.columns;
     gemm.scratch = frame.scratch_of(worker.thread);
-    run_gemm(*kernels, gemm, worker, is_private);
+    run_gemm(dense, gemm, worker, is_private);
     if (!adds) return;
     const auto first = static_cast<std::size_t>(gemm.first_column);
     const auto count = static_cast<std::size_t>(gemm.column_count);
@@ -177,6 +180,8 @@ struct Multiply {
 Result<StepFunction> lower_matmul(Lowering& lowering, const ir::Operation& operation) {
   Multiply multiply;
   multiply.kernels = &lowering.kernels();
+  multiply.dense = gemm_kernel(lowering, operation);
+  multiply.must_be_dense = multiply.dense != lowering.kernels().gemm_f32;
   const ir::ValueId input = operation.operands[0];
   multiply.integer = lowering.type(input).layout == ir::Layout::kInt8Rows;
   if (multiply.integer) {

@@ -26,7 +26,8 @@ Result<ir::Graph> run(const ir::Graph& graph) {
       }
       const ir::Operation* gate = only_use(graph, uses, activation->operands[0]);
       if (gate == nullptr || !gate->is("matmul") || gate->operands[0] != up->operands[0] ||
-          graph.type(gate->operands[1]) != graph.type(up->operands[1])) {
+          graph.type(gate->operands[1]) != graph.type(up->operands[1]) ||
+          !gate->attributes.empty() || !up->attributes.empty()) {
         continue;
       }
       made = rewriter.emit("matmul_gated",

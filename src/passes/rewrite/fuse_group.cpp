@@ -8,12 +8,18 @@
 namespace hone::passes {
 namespace {
 
+// Matmuls with attributes (a rounding) have no place in a group.
+bool joins(const ir::Graph& graph, const ir::Operation& operation) {
+  return operation.is("matmul") && operation.attributes.empty() &&
+         graph.producer(operation.operands[1]).is("parameter");
+}
+
 // The members of a group by their common operand; the group is emitted where its first member
 // stood, which is right because weights are sources and stand before every use.
 Result<ir::Graph> run(const ir::Graph& graph) {
   std::unordered_map<ir::ValueId, std::vector<const ir::Operation*>> readers;
   for (const ir::Operation& operation : graph.operations) {
-    if (operation.is("matmul") && graph.producer(operation.operands[1]).is("parameter")) {
+    if (joins(graph, operation)) {
       readers[operation.operands[0]].push_back(&operation);
     }
   }
@@ -23,9 +29,8 @@ Result<ir::Graph> run(const ir::Graph& graph) {
   }
   for (const ir::Operation& operation : graph.operations) {
     if (operation.is("parameter")) continue;
-    const bool reads =
-        operation.is("matmul") && graph.producer(operation.operands[1]).is("parameter");
-    const auto group = reads ? readers.find(operation.operands[0]) : readers.end();
+    const auto group =
+        joins(graph, operation) ? readers.find(operation.operands[0]) : readers.end();
     const bool member = group != readers.end() && group->second.size() > 1;
     if (!member) {
       rewriter.copy(operation);

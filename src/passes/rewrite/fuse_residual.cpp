@@ -17,7 +17,8 @@ Result<ir::Graph> run(const ir::Graph& graph) {
       if (!same || !made.empty()) continue;
       const ir::ValueId product = operation.operands[side];
       const ir::Operation& matmul = graph.producer(product);
-      if (!matmul.is("matmul") || uses[static_cast<std::size_t>(product)] != 1) continue;
+      const bool plain = matmul.is("matmul") && matmul.attributes.empty();
+      if (!plain || uses[static_cast<std::size_t>(product)] != 1) continue;
       auto operands = rewriter.map(matmul.operands);
       operands.push_back(rewriter.map(operation.operands[1 - side]));
       made = rewriter.emit("matmul_add", std::move(operands));
