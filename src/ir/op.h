@@ -76,6 +76,18 @@ struct Differentiation {
 };
 inline constexpr std::int32_t kNoGradient = -1;
 
+// What a tangent rule sees: how the operands change along one direction, value by value. The
+// tangent of a value has the value's shape, in f32.
+struct Linearization {
+  std::span<const std::int32_t> operands;
+  std::span<const Type> types;  // of the operands
+  std::span<const std::int32_t> results;
+  std::span<const std::int32_t> tangents;  // of the operands; kNoTangent where they do not change
+  const Attributes& attributes;
+  const Emit& emit;
+};
+inline constexpr std::int32_t kNoTangent = -1;
+
 struct OpDescriptor {
   std::string_view name;     // "matmul"; printed as "hone.matmul"
   std::string_view summary;  // one sentence with shapes
@@ -96,6 +108,10 @@ struct OpDescriptor {
   // The gradients of the operands, one an operand: kNoGradient where it is not wanted or is zero.
   // Null: the op is constant to the loss, or cannot be differentiated.
   std::vector<std::int32_t> (*gradient)(const Differentiation& differentiation) = nullptr;
+
+  // The tangents of the results, one a result: kNoTangent where it does not change. Called where
+  // some operand has one. Null: the op cannot be differentiated forward.
+  std::vector<std::int32_t> (*tangent)(const Linearization& at) = nullptr;
 
   // The rule counts rounding as the identity (Bengio et al. 2013): it is no derivative, and no
   // finite difference equals it.
