@@ -5,9 +5,11 @@
 #include <map>
 #include <numeric>
 
+#include "feedback/choices.h"
 #include "passes/pass.h"
 #include "passes/transform/gradient.h"
 #include "passes/transform/loss.h"
+#include "passes/transform/tangent.h"
 #include "passes/transform/update.h"
 
 namespace hone::feedback {
@@ -41,6 +43,10 @@ TokenBatch padded(const TokenBatch& batch, const models::Batch& shape) {
   out.targets.resize(rows, 0);
   out.weights.resize(rows, 0.0F);
   return out;
+}
+
+double sum_of(std::span<const float> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 Result<ir::Graph> run_pass(std::string_view name, const ir::Graph& graph) {
@@ -78,12 +84,14 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   if (!graph) return graph;
   graph = run_pass("sequences", *graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
-  if (graph) graph = passes::add_loss(*graph, options_.trains_output && !options_.forward_only);
+  if (graph) graph = passes::add_loss(*graph, options_.trains_output && trains_backward());
   const bool integer = options_.compile.arithmetic == engine::Arithmetic::kInteger;
   for (const char* name : {"fold", "integer", "cse"}) {
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
   }
-  if (graph && options_.forward_only) {
+  if (graph && options_.directions > 0) {
+    graph = passes::add_tangents(*graph, {"loss", options_.trained, options_.directions});
+  } else if (graph && options_.forward_only) {
     graph = passes::mark_writable(*graph, options_.trained);
   } else if (graph) {
     graph = passes::add_gradients(*graph, {"loss", options_.trained});
@@ -101,7 +109,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
     const bool disabled = std::ranges::count(options_.compile.disabled, name) > 0;
     if (graph && !disabled) graph = run_pass(name, *graph);
   }
-  if (graph && options_.update && !options_.forward_only) graph = passes::add_updates(*graph);
+  if (graph && options_.update && trains_backward()) graph = passes::add_updates(*graph);
   if (graph) graph = run_pass("dce", *graph);
   if (graph && options_.compile.verify) {
     const Status status = ir::verify(*graph);
@@ -197,10 +205,24 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
   runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
                    profile_ ? &bound.profile : nullptr);
   Outcome outcome;
-  for (const float loss : runtime::output(program, *workspace_, 0)) outcome.loss += double{loss};
+  const std::span<const float> losses = runtime::output(program, *workspace_, 0);
+  ChoiceLoss choices;
+  if (!batch.choice_questions.empty()) choices = choice_loss(losses, batch);
+  outcome.loss = batch.choice_questions.empty() ? sum_of(losses) : choices.loss;
+  outcome.right = choices.right;
+  outcome.choice_scores = choices.scores;
   outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
   for (std::size_t i = 1; i < program.outputs.size(); ++i) {
-    outcome.gradients.push_back(runtime::output(program, *workspace_, i));
+    const std::span<const float> values = runtime::output(program, *workspace_, i);
+    if (options_.directions > 0) {
+      outcome.derivatives.push_back(batch.choice_questions.empty()
+                                        ? sum_of(values)
+                                        : std::inner_product(choices.slopes.begin(),
+                                                             choices.slopes.end(), values.begin(),
+                                                             0.0));
+    } else {
+      outcome.gradients.push_back(values);
+    }
   }
   return outcome;
 }

@@ -123,6 +123,18 @@ std::vector<Example> examples() {
           example(29, 96, 200, {{"cap", 30.0}, {"weight_gradient", true}})};
 }
 
+Tangents tangent(const Linearization& at) {
+  // The gradient to hidden is there already: its product with the change, summed by row.
+  const std::int64_t columns = at.types[0].columns();
+  const std::int32_t row =
+      emit_one(at, "reshape", {ones(at, columns)}, {{"shape", ir::Integers{1, columns}}});
+  const std::int32_t sums =
+      emit_one(at, "matmul", {emit_one(at, "multiply", {at.results[1], at.tangents[0]}), row});
+  Tangents tangents(at.results.size(), ir::kNoTangent);
+  tangents[0] = emit_one(at, "reshape", {sums}, {{"shape", ir::Integers{at.types[0].rows()}}});
+  return tangents;
+}
+
 }  // namespace
 
 const OpDescriptor& output_loss_op() {
@@ -137,6 +149,7 @@ const OpDescriptor& output_loss_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     return op;
   }();
   return kOp;

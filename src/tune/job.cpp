@@ -4,15 +4,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/human.h"
 #include "base/system.h"
 #include "engine/limits.h"
+#include "tune/input_factors.h"
 
 namespace hone::tune {
 namespace {
+
+// Of the first examples, whose inputs give low-rank factors: some times the largest rank.
+constexpr std::int64_t kFactorTokens = 512;
 
 // One table for both directions of JSON.
 template <typename Options, typename Visit>
@@ -43,6 +48,17 @@ void each_option(Options& o, Visit visit) {
   visit("arithmetic", o.arithmetic);
   visit("rounding", o.rounding);
   visit("update_inside", o.update_inside);
+  visit("perturb", o.perturb);
+  visit("factor", o.factor);
+  visit("probe", o.probe);
+  visit("directions", o.directions);
+  visit("epsilon", o.epsilon);
+  visit("noise", o.noise);
+  visit("shaping", o.shaping);
+  visit("derivative_clip", o.derivative_clip);
+  visit("layers", o.layers);
+  visit("reward", o.reward);
+  visit("rank_program", o.rank);
 }
 
 }  // namespace
@@ -78,6 +94,46 @@ Result<JobOptions> JobOptions::of_json(const std::string& text) {
                  wrong,
                  "a JSON object of tuning options",
                  ""};
+  }
+  return options;
+}
+
+MethodOptions JobOptions::trained_method() const {
+  MethodOptions options = method;
+  if (!forward_only()) return options;
+  options.method = perturb == "low-rank" ? "lora" : perturb;
+  options.fixed_a = perturb == "low-rank";
+  return options;
+}
+
+Result<feedback::ForwardOptions> JobOptions::forward_options() const {
+  feedback::ForwardOptions options;
+  const auto probed = feedback::probe_named(probe);
+  if (!probed) return probed.error();
+  options.probe = *probed;
+  const auto noised = feedback::noise_named(noise);
+  if (!noised) return noised.error();
+  options.noise = *noised;
+  const auto shaped = optim::shaping_named(shaping);
+  if (!shaped) return shaped.error();
+  options.shaping = *shaped;
+  options.directions = directions;
+  options.epsilon = epsilon;
+  options.clip = derivative_clip;
+  options.seed = seed;
+  if (layers == "random") {
+    options.layers = feedback::kRandomLayers;
+  } else if (layers != "all") {
+    const char* end = layers.data() + layers.size();
+    const auto read = std::from_chars(layers.data(), end, options.layers);
+    if (read.ec != std::errc() || read.ptr != end || options.layers < 1) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "these are no layers",
+                   "--layers",
+                   layers,
+                   "all, random, or how many of the last",
+                   ""};
+    }
   }
   return options;
 }
@@ -127,9 +183,18 @@ Status Job::load() {
     if (!validation) return validation.error();
     held_out_ = std::move(validation->examples);
   }
-  auto trained = prepare(*session_, options_.method);
+  auto trained = prepare(*session_, options_.trained_method());
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
+
+  if (trained_.options.fixed_a && options_.factor == "inputs") {
+    feedback::TokenBatch some;
+    for (const Example& example : data_.examples) {
+      if (static_cast<std::int64_t>(some.tokens.size()) > kFactorTokens) break;
+      some.add(example.tokens, example.learn);
+    }
+    HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
+  }
 
   auto rule = optim::rule_named(options_.optimizer);
   if (!rule) return rule.error().in("--optimizer");
@@ -164,6 +229,11 @@ Status Job::load() {
                                                             : "";
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
+  if (options_.forward_only()) {
+    const auto forward = options_.forward_options();
+    if (!forward) return forward.error();
+    trainer_options_.forward = *forward;
+  }
   return fit_memory();
 }
 

@@ -43,6 +43,23 @@ struct JobOptions {
   std::string arithmetic = "int8";  // of products with quantized weights: int8, float
   std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
   bool update_inside = false;
+  // Of the method "zo": forward passes alone.
+  std::string perturb = "low-rank";  // what moves: low-rank, pooled, scale, prompt, full
+  std::string factor = "inputs";     // A of low-rank: random, or of the layers' own inputs
+  std::string probe = "tangent";     // tangent, pair, one-sided
+  std::int64_t directions = 1;
+  double epsilon = 1e-3;  // of pairs and one-sided probes
+  std::string noise = "rademacher";
+  std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
+  double derivative_clip = 0;    // of each direction's; 0: none
+  std::string layers = "all";    // that move: all, random, or the number of the last ones
+  std::string reward;            // a program whose numbers are maximized instead
+  std::string rank;              // a program that ranks answers instead
+
+  bool forward_only() const { return method.method == "zo"; }
+  // What the method trains, whatever finds out how.
+  MethodOptions trained_method() const;
+  Result<feedback::ForwardOptions> forward_options() const;
 
   // All of it, as a JSON object that `of_json` reads back.
   std::string json() const;
