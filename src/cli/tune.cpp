@@ -68,6 +68,18 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("--layers", job.layers,
                    "of zo, that move: all, random (others each step), or how many of the last",
                    "WHICH");
+  arguments.choice("--factor", job.factor, {"inputs", "random"},
+                   "of zo: A of low-rank, of the layers' own inputs or random");
+  arguments.option("--reward", job.reward,
+                   "of zo: accuracy, f1, or a program that gets answers as JSON lines and prints "
+                   "numbers",
+                   "PROGRAM");
+  arguments.option("--rank-by", job.rank,
+                   "of zo: a program that gets candidates as JSON lines and prints their order",
+                   "PROGRAM");
+  arguments.option("--answer-tokens", job.answer_tokens, "most of an answer that is judged",
+                   Integers{1, 1 << 20});
+  arguments.option("--program-seconds", job.program_seconds, "that a program may take", Numbers{0});
   arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});
   arguments.option("--questions", options.questions,
                    "prompts answered before and after, to see the difference", "FILE");

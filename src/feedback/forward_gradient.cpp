@@ -245,6 +245,26 @@ Result<ForwardEstimate> ForwardGradient::run(const std::function<Result<double>(
   return probes(loss, step, options_.probe == Probe::kTangent ? Probe::kPair : options_.probe);
 }
 
+Result<ForwardEstimate> ForwardGradient::run(
+    const std::function<Status()>& look,
+    const std::function<Result<std::vector<std::int64_t>>()>& order, std::int64_t step) {
+  keep();
+  Status status;
+  for (std::int64_t k = 0; k < options_.directions && status.ok(); ++k) {
+    move_to(step, k, options_.epsilon);
+    status = look();
+  }
+  put_back();
+  HONE_RETURN_IF_ERROR(status);
+  const auto ranked = order();
+  if (!ranked) return ranked.error();
+  auto coefficients = optim::coefficients_of_ranking(*ranked, options_.directions);
+  if (!coefficients) return coefficients.error();
+  ForwardEstimate estimate;
+  estimate.coefficients = *std::move(coefficients);
+  return estimate;
+}
+
 void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t step,
                              std::span<std::vector<float>> gradients) const {
   const std::int64_t layer = first_layer(step);

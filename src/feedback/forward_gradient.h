@@ -71,6 +71,11 @@ class ForwardGradient {
   // A loss of any kind, lower is better: `loss()` is called with the parameters at each probe.
   // kTangent probes pairs here.
   Result<ForwardEstimate> run(const std::function<Result<double>()>& loss, std::int64_t step);
+  // A ranking alone: `look()` is called with the parameters at each candidate, w + epsilon z_k, and
+  // `order()` then gives them best first (optim::coefficients_of_ranking).
+  Result<ForwardEstimate> run(const std::function<Status()>& look,
+                              const std::function<Result<std::vector<std::int64_t>>()>& order,
+                              std::int64_t step);
   // gradients[i] = sum of coefficients times the step's directions of tensor i: of the estimate, or
   // of what was written down of it.
   void expand(std::span<const double> coefficients, std::int64_t step,

@@ -84,7 +84,11 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   if (!graph) return graph;
   graph = run_pass("sequences", *graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
-  if (graph) graph = passes::add_loss(*graph, options_.trains_output && trains_backward());
+  const bool losses_only = options_.forward_only && options_.directions == 0;
+  const auto form = losses_only              ? passes::LossForm::kLosses
+                    : options_.trains_output ? passes::LossForm::kWeightGradient
+                                             : passes::LossForm::kGradient;
+  if (graph) graph = passes::add_loss(*graph, form);
   const bool integer = options_.compile.arithmetic == engine::Arithmetic::kInteger;
   for (const char* name : {"fold", "integer", "cse"}) {
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);

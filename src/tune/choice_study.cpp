@@ -151,9 +151,13 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
       return std::vector<feedback::TokenBatch>{choice_batch(training_, which)};
     };
     if (method.fixed_a && job.factor == "inputs") {
-      std::vector<std::size_t> first(std::min<std::size_t>(16, training_.size()));
-      std::iota(first.begin(), first.end(), std::size_t{0});
-      HONE_RETURN_IF_ERROR(set_input_factors(*session_, *trained, choice_batch(training_, first)));
+      std::vector<feedback::TokenBatch> some;
+      for (std::size_t first = 0; first + 16 <= training_.size() && some.size() < 8; first += 16) {
+        std::vector<std::size_t> which(16);
+        std::iota(which.begin(), which.end(), first);
+        some.push_back(choice_batch(training_, which));
+      }
+      HONE_RETURN_IF_ERROR(set_input_factors(*session_, *trained, some));
     }
   }
   auto trainer = Trainer::create(*session_, *trained, examples, options);

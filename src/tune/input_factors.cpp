@@ -35,10 +35,13 @@ Result<ir::Graph> with_inputs(const ir::Graph& graph) {
   return result;
 }
 
-// rows of `basis` (r, K) become orthonormal; one that vanishes stays zero.
+// Rows of `basis` (r, K) become orthonormal. What lies in the span of those before, but for
+// rounding, becomes zero: the same token before every answer gives the first layer one direction.
 void orthonormalize(std::span<float> basis, std::size_t columns) {
   for (std::size_t row = 0; row < basis.size(); row += columns) {
     const std::span<float> each = basis.subspan(row, columns);
+    double before = 0;
+    for (const float value : each) before += double{value} * double{value};
     for (std::size_t other = 0; other < row; other += columns) {
       double dot = 0;
       for (std::size_t i = 0; i < columns; ++i) dot += double{each[i]} * double{basis[other + i]};
@@ -48,7 +51,8 @@ void orthonormalize(std::span<float> basis, std::size_t columns) {
     }
     double squares = 0;
     for (const float value : each) squares += double{value} * double{value};
-    const float scale = squares > 0 ? static_cast<float>(1 / std::sqrt(squares)) : 0.0F;
+    const bool vanished = squares <= 1e-9 * before;
+    const float scale = vanished ? 0.0F : static_cast<float>(1 / std::sqrt(squares));
     for (float& value : each) value *= scale;
   }
 }
@@ -74,7 +78,7 @@ void leading_directions(std::span<const float> x, std::size_t columns, std::span
 }  // namespace
 
 Status set_input_factors(engine::Session& session, const Trained& trained,
-                         const feedback::TokenBatch& batch) {
+                         std::span<const feedback::TokenBatch> batches) {
   if (trained.options.method != "lora") {
     return Error{ErrorCode::kInvalidArgument,
                  "only low-rank adapters take factors from the layers' inputs",
@@ -99,11 +103,23 @@ Status set_input_factors(engine::Session& session, const Trained& trained,
     return adapted;
   };
   feedback::Gradient forward(session, options);
-  auto outcome = forward.run(batch);
-  if (!outcome) return outcome.error();
-  std::map<std::string, std::span<const float>> inputs;
-  for (std::size_t i = 0; i < names.size() && i < outcome->gradients.size(); ++i) {
-    inputs[names[i]] = outcome->gradients[i];
+  std::map<std::string, std::size_t> width;
+  for (const TrainedTensor& tensor : trained.tensors) {
+    width[tensor.name] = static_cast<std::size_t>(tensor.shape.back());
+  }
+  std::map<std::string, std::vector<float>> inputs;  // (rows, K), of all batches
+  for (const feedback::TokenBatch& batch : batches) {
+    auto outcome = forward.run(batch);
+    if (!outcome) return outcome.error();
+    for (std::size_t i = 0; i < names.size() && i < outcome->gradients.size(); ++i) {
+      const std::span<const float> all = outcome->gradients[i];
+      const std::size_t columns = width.at(names[i]);
+      std::vector<float>& kept = inputs[names[i]];
+      for (const std::int32_t row : batch.rows) {
+        const auto from = all.subspan(static_cast<std::size_t>(row) * columns, columns);
+        kept.insert(kept.end(), from.begin(), from.end());
+      }
+    }
   }
   const int threads = session.pool().size();
   session.pool().run([&](int thread) {
@@ -112,10 +128,7 @@ Status set_input_factors(engine::Session& session, const Trained& trained,
       const TrainedTensor& tensor = trained.tensors[i];
       const auto found = inputs.find(tensor.name);
       if (found == inputs.end()) continue;
-      const auto columns = static_cast<std::size_t>(tensor.shape[1]);
-      // Rows behind the batch's own tokens are padding.
-      const auto x = found->second.first(batch.tokens.size() * columns);
-      leading_directions(x, columns, tensor.values);
+      leading_directions(found->second, static_cast<std::size_t>(tensor.shape[1]), tensor.values);
     }
   });
   return {};

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "base/status.h"
 #include "engine/session.h"
 #include "feedback/gradient.h"
@@ -10,10 +12,10 @@
 namespace hone::tune {
 
 // Sets every A (r, K) of a LoRA adapter to the r leading right singular vectors of what its weight
-// is multiplied with on the batch, by subspace iteration: a gradient's rows lie in the span of the
-// inputs, so B alone can reach most of it (AGZO, 2026; ZO-Act, 2026). kInvalidArgument for another
-// method. All inputs of the batch are in memory at once.
+// is multiplied with where the batches' tokens predict, by subspace iteration: a gradient's rows
+// lie in the span of the inputs, so B alone can reach most of it (AGZO, 2026; ZO-Act, 2026).
+// kInvalidArgument for another method. All inputs of one batch are in memory at once.
 Status set_input_factors(engine::Session& session, const Trained& trained,
-                         const feedback::TokenBatch& batch);
+                         std::span<const feedback::TokenBatch> batches);
 
 }  // namespace hone::tune

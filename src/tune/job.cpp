@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "base/human.h"
 #include "base/system.h"
 #include "engine/limits.h"
@@ -17,7 +18,7 @@ namespace hone::tune {
 namespace {
 
 // Of the first examples, whose inputs give low-rank factors: some times the largest rank.
-constexpr std::int64_t kFactorTokens = 512;
+constexpr std::int64_t kFactorTokens = 2048;
 
 // One table for both directions of JSON.
 template <typename Options, typename Visit>
@@ -59,6 +60,8 @@ void each_option(Options& o, Visit visit) {
   visit("layers", o.layers);
   visit("reward", o.reward);
   visit("rank_program", o.rank);
+  visit("answer_tokens", o.answer_tokens);
+  visit("program_seconds", o.program_seconds);
 }
 
 }  // namespace
@@ -188,10 +191,12 @@ Status Job::load() {
   trained_ = *std::move(trained);
 
   if (trained_.options.fixed_a && options_.factor == "inputs") {
-    feedback::TokenBatch some;
+    std::vector<feedback::TokenBatch> some;
+    std::int64_t tokens = 0;
     for (const Example& example : data_.examples) {
-      if (static_cast<std::int64_t>(some.tokens.size()) > kFactorTokens) break;
-      some.add(example.tokens, example.learn);
+      if (tokens > kFactorTokens) break;
+      some.emplace_back().add(example.tokens, example.learn);
+      tokens += static_cast<std::int64_t>(example.tokens.size());
     }
     HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
   }
@@ -233,8 +238,68 @@ Status Job::load() {
     const auto forward = options_.forward_options();
     if (!forward) return forward.error();
     trainer_options_.forward = *forward;
+    if (!options_.reward.empty() || !options_.rank.empty()) HONE_RETURN_IF_ERROR(make_judge());
+  } else if (!options_.reward.empty() || !options_.rank.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "rewards and rankings have no gradient to go back through",
+                 "--method",
+                 options_.method.method,
+                 "--method zo",
+                 ""};
   }
   return fit_memory();
+}
+
+// The same file as questions: an example's record says which of them it is.
+Status Job::make_judge() {
+  if (!trains_adapter(trained_.options.method)) {
+    return Error{ErrorCode::kUnsupported,
+                 "only adapters are judged by their answers",
+                 "--perturb",
+                 options_.perturb,
+                 "low-rank, lora or pooled",
+                 ""};
+  }
+  const auto text = read_file(options_.data);
+  if (!text) return text.error();
+  const auto questions = read_eval_examples(*text, options_.data);
+  if (!questions) return questions.error().in("--reward and --rank");
+  std::vector<EvalExample> asked;
+  for (const Example& example : data_.examples) {
+    const auto line = static_cast<std::int64_t>(example.record);
+    const auto found = std::ranges::find(*questions, line, &EvalExample::line);
+    if (found == questions->end()) {
+      return Error{ErrorCode::kCorrupt,
+                   "this record asks nothing that can be judged",
+                   fmt::format("{}, line {}", options_.data, line),
+                   "",
+                   R"({"question": …, "answer": …})",
+                   ""};
+    }
+    asked.push_back(*found);
+  }
+  judge_ = std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
+                                   JudgeOptions{options_.reward, options_.rank,
+                                                options_.answer_tokens, options_.program_seconds});
+  if (options_.rank.empty()) {
+    trainer_options_.objective = [this](std::span<const std::size_t> which) {
+      return judge_->objective(which);
+    };
+    return {};
+  }
+  trainer_options_.ranking =
+      TrainerOptions::Ranking{[this](std::span<const std::size_t> which) -> Status {
+                                auto said = judge_->answers(which);
+                                if (!said) return said.error();
+                                candidates_.push_back(*std::move(said));
+                                return {};
+                              },
+                              [this] {
+                                auto order = judge_->order(candidates_);
+                                candidates_.clear();
+                                return order;
+                              }};
+  return {};
 }
 
 Status Job::make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens) {

@@ -15,6 +15,7 @@
 #include "formats/chat_template.h"
 #include "formats/tokenizer.h"
 #include "tune/data/dataset.h"
+#include "tune/judge.h"
 #include "tune/trained.h"
 #include "tune/trainer.h"
 
@@ -50,11 +51,13 @@ struct JobOptions {
   std::int64_t directions = 1;
   double epsilon = 1e-3;  // of pairs and one-sided probes
   std::string noise = "rademacher";
-  std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
-  double derivative_clip = 0;    // of each direction's; 0: none
-  std::string layers = "all";    // that move: all, random, or the number of the last ones
-  std::string reward;            // a program whose numbers are maximized instead
-  std::string rank;              // a program that ranks answers instead
+  std::string shaping = "mean";     // of derivatives to coefficients: mean, spread, rank
+  double derivative_clip = 0;       // of each direction's; 0: none
+  std::string layers = "all";       // that move: all, random, or the number of the last ones
+  std::string reward;               // a program whose numbers are maximized instead
+  std::string rank;                 // a program that ranks answers instead
+  std::int64_t answer_tokens = 64;  // most of an answer that is judged
+  double program_seconds = 60;      // that a program may take
 
   bool forward_only() const { return method.method == "zo"; }
   // What the method trains, whatever finds out how.
@@ -102,6 +105,7 @@ class Job {
   Status load();
   Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
   Status fit_memory();
+  Status make_judge();
 
   JobOptions options_;
   std::unique_ptr<engine::Session> session_;
@@ -110,6 +114,8 @@ class Job {
   Dataset data_;
   std::vector<Example> held_out_;
   Trained trained_;
+  std::unique_ptr<Judge> judge_;  // of rewards and rankings
+  std::vector<std::vector<feedback::Judged>> candidates_;
   std::unique_ptr<Trainer> trainer_;
   TrainerOptions trainer_options_;
   std::int64_t steps_ = 0;

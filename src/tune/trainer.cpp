@@ -159,7 +159,10 @@ void Trainer::expand_history(std::int64_t step) {
 
 Status Trainer::estimate(std::span<const std::size_t> chosen,
                          std::span<const feedback::TokenBatch> batches, StepReport& report) {
-  auto estimate = options_.objective
+  auto estimate = options_.ranking
+                      ? forward_gradient_->run([&] { return options_.ranking->look(chosen); },
+                                               options_.ranking->order, step_)
+                  : options_.objective
                       ? forward_gradient_->run([&] { return options_.objective(chosen); }, step_)
                       : forward_gradient_->run(batches, step_);
   if (!estimate) return estimate.error();

@@ -41,6 +41,13 @@ struct TrainerOptions {
   // What forward passes lower instead of the loss, by the examples (their places in the data): a
   // reward's opposite. Called with the parameters at each probe.
   std::function<Result<double>(std::span<const std::size_t> examples)> objective;
+  // Where candidates can only be ranked: `look` sees what the examples become at one of them,
+  // `order` then names them, best first.
+  struct Ranking {
+    std::function<Status(std::span<const std::size_t> examples)> look;
+    std::function<Result<std::vector<std::int64_t>>()> order;
+  };
+  std::optional<Ranking> ranking;
   // How some examples (their places in the data) become program runs; empty: sequences with a mask,
   // whose losses count the same.
   std::function<std::vector<feedback::TokenBatch>(std::span<const std::size_t> examples)> batches;
