@@ -26,7 +26,8 @@ ChoiceLoss choice_loss(std::span<const float> losses, const TokenBatch& batch) {
     const double top = *std::ranges::max_element(range);
     double sum = 0;
     for (const double score : range) sum += std::exp(score - top);
-    out.loss += weight * (top + std::log(sum) - range[0]);
+    out.losses.push_back(weight * (top + std::log(sum) - range[0]));
+    out.loss += out.losses.back();
     const auto others = range.subspan(1);
     if (std::ranges::all_of(others, [&](double score) { return score < range[0]; })) ++out.right;
     for (std::size_t i = first; i < last; ++i) {

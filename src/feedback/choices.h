@@ -11,9 +11,10 @@
 namespace hone::feedback {
 
 struct ChoiceLoss {
-  double loss = 0;         // sum over questions of the question's weight times -log of the right
-                           // choice's share of e^(mean log-probability of a choice's tokens)
-  std::int64_t right = 0;  // questions whose right choice has the largest share
+  double loss = 0;  // sum over questions of the question's weight times -log of the right
+                    // choice's share of e^(mean log-probability of a choice's tokens)
+  std::vector<double> losses;  // of each question, in that sum
+  std::int64_t right = 0;      // questions whose right choice has the largest share
   std::vector<double> scores;  // (choices): mean log-probabilities
   std::vector<double> slopes;  // (M): of the loss by each row's loss
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <numeric>
 
 #include "base/random.h"
 #include "passes/transform/tangent.h"
@@ -163,14 +164,42 @@ void ForwardGradient::move_to(std::int64_t step, std::int64_t direction, double 
   });
 }
 
+// In rank order; alone, what is there.
+Result<std::vector<double>> ForwardGradient::all_of(std::vector<double> mine) const {
+  if (options_.ranks.size <= 1) return mine;
+  return options_.ranks.gather(mine);
+}
+
+// The units of all ranks where they share the examples.
+Result<ForwardGradient::Units> ForwardGradient::gathered(const Units& mine) const {
+  if (!options_.shares_examples()) return mine;
+  std::vector<double> flat;
+  for (std::size_t unit = 0; unit < mine.losses.size(); ++unit) {
+    flat.push_back(mine.losses[unit]);
+    for (const auto& along : mine.derivatives) flat.push_back(along[unit]);
+  }
+  const auto all = options_.ranks.gather(flat);
+  if (!all) return all.error();
+  Units units;
+  units.derivatives.resize(mine.derivatives.size());
+  for (std::size_t i = 0; i < all->size();) {
+    units.losses.push_back((*all)[i++]);
+    for (auto& along : units.derivatives) along.push_back((*all)[i++]);
+  }
+  return units;
+}
+
 Result<double> ForwardGradient::loss_of(std::span<const TokenBatch> batches, std::int64_t layer) {
-  double loss = 0;
+  Units units;
   for (const TokenBatch& batch : batches) {
     auto outcome = program_of(layer, 0).run(batch);
     if (!outcome) return outcome.error();
-    loss += outcome->loss;
+    units.losses.insert(units.losses.end(), outcome->unit_losses.begin(),
+                        outcome->unit_losses.end());
   }
-  return loss;
+  const auto all = gathered(units);
+  if (!all) return all.error();
+  return std::accumulate(all->losses.begin(), all->losses.end(), 0.0);
 }
 
 Status ForwardGradient::finish(ForwardEstimate& estimate) const {
@@ -188,20 +217,37 @@ Status ForwardGradient::finish(ForwardEstimate& estimate) const {
 Result<ForwardEstimate> ForwardGradient::tangents(std::span<const TokenBatch> batches,
                                                   std::int64_t step) {
   ForwardEstimate estimate;
-  estimate.derivatives.assign(static_cast<std::size_t>(options_.directions), 0.0);
   const std::int64_t layer = first_layer(step);
-  for (std::int64_t first = 0; first < options_.directions; first += kTogether) {
-    const std::int64_t count = std::min(kTogether, options_.directions - first);
+  const bool shares = options_.shares_examples();
+  const Range mine = shares ? Range{0, options_.directions} : options_.share(options_.directions);
+  std::vector<double> derivatives;
+  for (std::int64_t first = mine.begin; first < mine.end; first += kTogether) {
+    const std::int64_t count = std::min(kTogether, mine.end - first);
     place_directions(step, first, count);
+    Units units;
+    units.derivatives.resize(static_cast<std::size_t>(count));
     for (const TokenBatch& batch : batches) {
       auto outcome = program_of(layer, static_cast<int>(count)).run(batch);
       if (!outcome) return outcome.error();
-      if (first == 0) estimate.loss += outcome->loss;
-      for (std::size_t k = 0; k < outcome->derivatives.size(); ++k) {
-        estimate.derivatives[static_cast<std::size_t>(first) + k] += outcome->derivatives[k];
+      const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
+        to.insert(to.end(), from.begin(), from.end());
+      };
+      append(units.losses, outcome->unit_losses);
+      for (std::size_t k = 0; k < units.derivatives.size(); ++k) {
+        append(units.derivatives[k], outcome->unit_derivatives[k]);
       }
     }
+    const auto all = gathered(units);
+    if (!all) return all.error();
+    estimate.loss = std::accumulate(all->losses.begin(), all->losses.end(), 0.0);
+    for (const auto& along : all->derivatives) {
+      derivatives.push_back(std::accumulate(along.begin(), along.end(), 0.0));
+    }
   }
+  auto found =
+      shares ? Result<std::vector<double>>(std::move(derivatives)) : all_of(std::move(derivatives));
+  if (!found) return found.error();
+  estimate.derivatives = *std::move(found);
   HONE_RETURN_IF_ERROR(finish(estimate));
   return estimate;
 }
@@ -212,8 +258,10 @@ Result<ForwardEstimate> ForwardGradient::probes(const std::function<Result<doubl
   const auto here = probe == Probe::kOneSided ? loss() : Result<double>(0.0);
   if (!here) return here.error();
   keep();
-  double sum = 0;
-  for (std::int64_t k = 0; k < options_.directions; ++k) {
+  const bool shares = options_.shares_examples();
+  const Range mine = shares ? Range{0, options_.directions} : options_.share(options_.directions);
+  std::vector<double> ends;  // ahead and behind of each direction
+  for (std::int64_t k = mine.begin; k < mine.end; ++k) {
     move_to(step, k, options_.epsilon);
     const auto ahead = loss();
     move_to(step, k, -options_.epsilon);
@@ -222,13 +270,17 @@ Result<ForwardEstimate> ForwardGradient::probes(const std::function<Result<doubl
       put_back();
       return ahead ? behind.error() : ahead.error();
     }
-    const double distance = probe == Probe::kPair ? 2 * options_.epsilon : options_.epsilon;
-    estimate.derivatives.push_back((*ahead - *behind) / distance);
-    sum += *ahead + *behind;
+    ends.insert(ends.end(), {*ahead, *behind});
   }
   put_back();
-  estimate.loss =
-      probe == Probe::kPair ? sum / 2 / static_cast<double>(options_.directions) : *here;
+  const auto all = shares ? Result<std::vector<double>>(ends) : all_of(std::move(ends));
+  if (!all) return all.error();
+  const double distance = probe == Probe::kPair ? 2 * options_.epsilon : options_.epsilon;
+  for (std::size_t i = 0; i + 1 < all->size(); i += 2) {
+    estimate.derivatives.push_back(((*all)[i] - (*all)[i + 1]) / distance);
+  }
+  const double sum = std::accumulate(all->begin(), all->end(), 0.0);
+  estimate.loss = probe == Probe::kPair ? sum / static_cast<double>(all->size()) : *here;
   HONE_RETURN_IF_ERROR(finish(estimate));
   return estimate;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/threads.h"
 #include "engine/session.h"
 #include "feedback/directions.h"
 #include "feedback/gradient.h"
@@ -27,6 +28,15 @@ enum class Probe : std::uint8_t {
 };
 Result<Probe> probe_named(std::string_view name);
 
+// Several processes that find one estimate together: what each brings comes back from all, rank
+// after rank, the same bits on all of them. They share the directions or, where there are fewer
+// than ranks, the examples.
+struct Ranks {
+  int rank = 0;
+  int size = 1;
+  std::function<Result<std::vector<double>>(std::span<const double> mine)> gather;
+};
+
 struct ForwardOptions {
   Probe probe = Probe::kTangent;
   std::int64_t directions = 1;
@@ -38,6 +48,11 @@ struct ForwardOptions {
   // directions. kRandomLayers: another number each step, by the seed.
   std::int64_t layers = 0;
   std::uint64_t seed = 1;
+  Ranks ranks;
+
+  bool shares_examples() const { return ranks.size > 1 && directions < ranks.size; }
+  // This rank's part of so many directions or examples.
+  Range share(std::int64_t count) const { return share_of(count, ranks.rank, ranks.size); }
 };
 inline constexpr std::int64_t kRandomLayers = -1;
 
@@ -65,8 +80,8 @@ class ForwardGradient {
       engine::Session& session, const GradientOptions& base, std::vector<Perturbed> tensors,
       const ForwardOptions& options, std::shared_ptr<runtime::Workspace> workspace);
 
-  // Tries the directions of a step on batches whose losses add up. Parameters are as before, to the
-  // bit.
+  // Tries the directions of a step on batches whose losses add up; where ranks share examples, on
+  // this rank's part of them. Parameters are as before, to the bit.
   Result<ForwardEstimate> run(std::span<const TokenBatch> batches, std::int64_t step);
   // A loss of any kind, lower is better: `loss()` is called with the parameters at each probe.
   // kTangent probes pairs here.
@@ -101,6 +116,12 @@ class ForwardGradient {
   void keep();
   void put_back();
   Result<double> loss_of(std::span<const TokenBatch> batches, std::int64_t layer);
+  struct Units {
+    std::vector<double> losses;
+    std::vector<std::vector<double>> derivatives;
+  };
+  Result<Units> gathered(const Units& mine) const;
+  Result<std::vector<double>> all_of(std::vector<double> mine) const;
   Result<ForwardEstimate> tangents(std::span<const TokenBatch> batches, std::int64_t step);
   Result<ForwardEstimate> probes(const std::function<Result<double>()>& loss, std::int64_t step,
                                  Probe probe);

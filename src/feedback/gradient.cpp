@@ -45,8 +45,30 @@ TokenBatch padded(const TokenBatch& batch, const models::Batch& shape) {
   return out;
 }
 
-double sum_of(std::span<const float> values) {
+double sum_of(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+// The sums over each sequence's rows of values (M), each times its factor if there are any; of
+// questions, over the rows of their choices.
+std::vector<double> unit_sums(const TokenBatch& batch, std::span<const float> values,
+                              std::span<const double> factors) {
+  const bool asks = !batch.choice_questions.empty();
+  std::vector<double> sums(asks ? static_cast<std::size_t>(batch.choice_questions.back()) + 1
+                                : static_cast<std::size_t>(batch.sequences()),
+                           0.0);
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    std::size_t unit = 0;
+    if (asks) {
+      const auto choice = static_cast<std::size_t>(batch.row_choices[i]);
+      unit = static_cast<std::size_t>(batch.choice_questions[choice]);
+    } else {
+      const auto behind = std::ranges::upper_bound(batch.offsets, batch.rows[i]);
+      unit = static_cast<std::size_t>(behind - batch.offsets.begin()) - 1;
+    }
+    sums[unit] += double{values[i]} * (factors.empty() ? 1.0 : factors[i]);
+  }
+  return sums;
 }
 
 Result<ir::Graph> run_pass(std::string_view name, const ir::Graph& graph) {
@@ -210,20 +232,19 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                    profile_ ? &bound.profile : nullptr);
   Outcome outcome;
   const std::span<const float> losses = runtime::output(program, *workspace_, 0);
+  const bool asks = !batch.choice_questions.empty();
   ChoiceLoss choices;
-  if (!batch.choice_questions.empty()) choices = choice_loss(losses, batch);
-  outcome.loss = batch.choice_questions.empty() ? sum_of(losses) : choices.loss;
+  if (asks) choices = choice_loss(losses, batch);
   outcome.right = choices.right;
   outcome.choice_scores = choices.scores;
+  outcome.unit_losses = asks ? choices.losses : unit_sums(batch, losses, {});
+  outcome.loss = sum_of(outcome.unit_losses);
   outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
   for (std::size_t i = 1; i < program.outputs.size(); ++i) {
     const std::span<const float> values = runtime::output(program, *workspace_, i);
     if (options_.directions > 0) {
-      outcome.derivatives.push_back(batch.choice_questions.empty()
-                                        ? sum_of(values)
-                                        : std::inner_product(choices.slopes.begin(),
-                                                             choices.slopes.end(), values.begin(),
-                                                             0.0));
+      outcome.unit_derivatives.push_back(unit_sums(batch, values, choices.slopes));
+      outcome.derivatives.push_back(sum_of(outcome.unit_derivatives.back()));
     } else {
       outcome.gradients.push_back(values);
     }

@@ -85,6 +85,10 @@ class Gradient {
     double weight = 0;                              // sum of the weights
     std::vector<std::span<const float>> gradients;  // of the sum; valid until the next call
     std::vector<double> derivatives;                // of the sum, along each direction
+    // The parts of both that each sequence (or question) has, whose sums in order they are: the
+    // same bits however a batch is cut.
+    std::vector<double> unit_losses;
+    std::vector<std::vector<double>> unit_derivatives;  // [direction][unit]
   };
   // Shapes are rounded up with an extra sequence and with rows of weight 0, so that batches of
   // about one size share a program.

@@ -115,8 +115,11 @@ Status set_input_factors(engine::Session& session, const Trained& trained,
       const std::span<const float> all = outcome->gradients[i];
       const std::size_t columns = width.at(names[i]);
       std::vector<float>& kept = inputs[names[i]];
-      for (const std::int32_t row : batch.rows) {
-        const auto from = all.subspan(static_cast<std::size_t>(row) * columns, columns);
+      // Behind the last attention a graph may go on with the wanted rows alone.
+      const bool all_tokens = all.size() / columns >= batch.tokens.size();
+      for (std::size_t m = 0; m < batch.rows.size(); ++m) {
+        const std::size_t row = all_tokens ? static_cast<std::size_t>(batch.rows[m]) : m;
+        const auto from = all.subspan(row * columns, columns);
         kept.insert(kept.end(), from.begin(), from.end());
       }
     }

@@ -123,8 +123,8 @@ std::vector<std::size_t> Trainer::examples_of(std::int64_t step) {
   return chosen;
 }
 
-std::vector<feedback::TokenBatch> Trainer::micro_batches(
-    std::span<const Example* const> examples) const {
+std::vector<feedback::TokenBatch> Trainer::micro_batches(std::span<const Example* const> examples,
+                                                         bool shared) const {
   if (options_.batches) {
     std::vector<std::size_t> places;
     for (const Example* example : examples) {
@@ -137,6 +137,11 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(
     for (std::size_t i = 1; i < example->learn.size(); ++i) targets += example->learn[i];
   }
   const float weight = 1.0F / static_cast<float>(std::max<std::int64_t>(1, targets));
+  if (shared) {
+    const Range mine = options_.forward->share(std::ssize(examples));
+    examples = examples.subspan(static_cast<std::size_t>(mine.begin),
+                                static_cast<std::size_t>(mine.end - mine.begin));
+  }
   std::vector<feedback::TokenBatch> batches;
   for (const Example* example : examples) {
     const std::size_t size = example->tokens.size();
@@ -298,7 +303,8 @@ Result<StepReport> Trainer::step() {
   const std::vector<std::size_t> indices = examples_of(step_);
   for (const std::size_t index : indices) chosen.push_back(&examples_[index]);
   if (forward_gradient_) {
-    HONE_RETURN_IF_ERROR(estimate(indices, micro_batches(chosen), report));
+    HONE_RETURN_IF_ERROR(
+        estimate(indices, micro_batches(chosen, options_.forward->shares_examples()), report));
   } else {
     HONE_RETURN_IF_ERROR(accumulate(chosen, report));
   }

@@ -115,7 +115,9 @@ class Trainer {
   Trainer(engine::Session& session, Trained& trained, std::span<const Example> examples,
           TrainerOptions options);
   std::vector<std::size_t> examples_of(std::int64_t step);
-  std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples) const;
+  // `shared`: of this rank's part of the examples.
+  std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples,
+                                                  bool shared = false) const;
   feedback::GradientOptions gradient_options();
   feedback::GradientOptions forward_options();
   Status accumulate(std::span<const Example* const> examples, StepReport& report);
