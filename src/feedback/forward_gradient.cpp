@@ -15,7 +15,7 @@ namespace hone::feedback {
 namespace {
 
 // Directions that run beside the value at once: more share its cost, and take activations each.
-constexpr std::int64_t kTogether = 4;
+constexpr std::int64_t kTogether = 8;
 
 // The layer of a tensor's name, "blk.7.attn_q.weight.lora_b": -1 where it belongs to none.
 std::int64_t layer_of(std::string_view name) {

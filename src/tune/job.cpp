@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
 #include "base/file.h"
 #include "base/human.h"
 #include "base/system.h"
@@ -62,6 +63,10 @@ void each_option(Options& o, Visit visit) {
   visit("rank_program", o.rank);
   visit("answer_tokens", o.answer_tokens);
   visit("program_seconds", o.program_seconds);
+}
+
+std::uint64_t digest_of(std::string_view text) {
+  return checksum64(std::as_bytes(std::span(text)));
 }
 
 }  // namespace
@@ -150,8 +155,8 @@ double default_learning_rate(const std::string& method, const std::string& optim
   return base;
 }
 
-Result<std::unique_ptr<Job>> Job::open(const JobOptions& options) {
-  std::unique_ptr<Job> job(new Job(options));
+Result<std::unique_ptr<Job>> Job::open(const JobOptions& options, Workers* workers) {
+  std::unique_ptr<Job> job(new Job(options, workers));
   const Status status = job->load();
   if (!status.ok()) return status.error();
   return job;
@@ -238,6 +243,7 @@ Status Job::load() {
     const auto forward = options_.forward_options();
     if (!forward) return forward.error();
     trainer_options_.forward = *forward;
+    HONE_RETURN_IF_ERROR(join());
     if (!options_.reward.empty() || !options_.rank.empty()) HONE_RETURN_IF_ERROR(make_judge());
   } else if (!options_.reward.empty() || !options_.rank.empty()) {
     return Error{ErrorCode::kInvalidArgument,
@@ -248,6 +254,25 @@ Status Job::load() {
                  ""};
   }
   return fit_memory();
+}
+
+// All ranks must mean the same run: they exchange numbers alone.
+Status Job::join() {
+  if (workers_ == nullptr || workers_->size() == 1) return {};
+  if (!options_.rank.empty()) {
+    return Error{ErrorCode::kUnsupported,
+                 "candidates are ranked by one process",
+                 "--rank-by",
+                 "",
+                 "a run without mpirun",
+                 ""};
+  }
+  HONE_RETURN_IF_ERROR(check_same(*workers_, "the settings", digest_of(options_.json())));
+  HONE_RETURN_IF_ERROR(check_same(*workers_, "the data", digest_of(data_.report.sha256)));
+  trainer_options_.forward->ranks = {
+      workers_->rank(), workers_->size(),
+      [this](std::span<const double> mine) { return workers_->gather(mine); }};
+  return {};
 }
 
 // The same file as questions: an example's record says which of them it is.

@@ -18,6 +18,7 @@
 #include "tune/judge.h"
 #include "tune/trained.h"
 #include "tune/trainer.h"
+#include "tune/workers.h"
 
 namespace hone::tune {
 
@@ -74,7 +75,8 @@ double default_learning_rate(const std::string& method, const std::string& optim
 
 class Job {
  public:
-  static Result<std::unique_ptr<Job>> open(const JobOptions& options);
+  // `workers` share the work of forward passes and outlive the job.
+  static Result<std::unique_ptr<Job>> open(const JobOptions& options, Workers* workers = nullptr);
 
   const JobOptions& options() const { return options_; }
   engine::Session& session() { return *session_; }
@@ -101,13 +103,15 @@ class Job {
   Result<double> held_out_loss();
 
  private:
-  explicit Job(JobOptions options) : options_(std::move(options)) {}
+  Job(JobOptions options, Workers* workers) : options_(std::move(options)), workers_(workers) {}
+  Status join();
   Status load();
   Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
   Status fit_memory();
   Status make_judge();
 
   JobOptions options_;
+  Workers* workers_ = nullptr;
   std::unique_ptr<engine::Session> session_;
   std::optional<formats::Tokenizer> tokenizer_;
   std::optional<formats::ChatTemplate> chat_;

@@ -91,15 +91,15 @@ TEST_P(ForwardOf, TangentIsTheGradientTimesTheDirection) {
   const Trial trial(GetParam(), engine::Arithmetic::kFloat);
   const auto gradients = trial.gradients();
   ForwardOptions how;
-  how.directions = 6;  // more than run together
+  how.directions = 11;  // more than run together
   how.noise = Noise::kGaussian;
   const auto forward = trial.forward(how);
   auto estimate = forward->run(std::span(&trial.batch, 1), 3);
   ASSERT_TRUE(estimate.ok()) << estimate.error().text();
-  ASSERT_EQ(estimate->derivatives.size(), 6U);
+  ASSERT_EQ(estimate->derivatives.size(), 11U);
   const double size = std::sqrt(dot(gradients, gradients));
-  for (std::size_t k = 0; k < 6; ++k) {
-    const auto z = direction(*forward, gradients.size(), k, 6, 3);
+  for (std::size_t k = 0; k < 11; ++k) {
+    const auto z = direction(*forward, gradients.size(), k, 11, 3);
     // Two f32 computations of one number; along a direction of that length it is about `size`.
     EXPECT_NEAR(estimate->derivatives[k], dot(gradients, z), 2e-4 * size) << k;
   }
