@@ -356,6 +356,7 @@ Result<MemoryClasses> Trainer::memory() {
   if (forward_gradient_) {
     classes.gradients = trained_.bytes();
     classes.optimizer += forward_gradient_->direction_bytes();
+    classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
   }
   const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
   std::size_t most = 1;
