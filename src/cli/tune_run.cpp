@@ -190,9 +190,14 @@ class TuneRun {
     auto report = job_->trainer().step();
     if (!report) return report.error();
     if (report->skipped) {
-      if (leads())
-        output_.note(fmt::format("step {}: the loss or the gradient is not finite; nothing changed",
-                                 report->step));
+      if (leads()) {
+        output_.note(
+            fmt::format(options_.job.forward_only()
+                            ? "step {}: the losses are not finite; the step before is taken back, "
+                              "the rate halved"
+                            : "step {}: the loss or the gradient is not finite; nothing changed",
+                        report->step));
+      }
       if (++skipped_ > 20) {
         return Error{ErrorCode::kOutOfRange,
                      "the loss is not finite any more",

@@ -320,9 +320,10 @@ Status Job::make_judge() {
     }
     asked.push_back(*found);
   }
-  judge_ = std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
-                                   JudgeOptions{options_.reward, options_.rank,
-                                                options_.answer_tokens, options_.program_seconds});
+  judge_ =
+      std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
+                              JudgeOptions{options_.reward, options_.rank, options_.answer_tokens,
+                                           chat() == nullptr, options_.program_seconds});
   if (options_.rank.empty()) {
     trainer_options_.objective = [this](std::span<const std::size_t> which) {
       return judge_->objective(which);
