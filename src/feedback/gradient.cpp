@@ -194,8 +194,8 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                      : slot.name == "slots"     ? bytes_of(slots)
                                                 : bytes_of(pages));
   }
-  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
-                   profile_ ? &bound.profile : nullptr);
+  HONE_RETURN_IF_ERROR(runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(),
+                                        *workspace_, profile_ ? &bound.profile : nullptr));
   Outcome outcome;
   for (const float loss : runtime::output(program, *workspace_, 0)) outcome.loss += double{loss};
   outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
