@@ -15,9 +15,10 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("-o,--output", options.output,
                    "the adapter: a name ending in .gguf, or a PEFT folder", "PATH");
   arguments.choice(
-      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head"},
+      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head", "zo"},
       "what is trained: low-rank matrices beside the weights, the same on sums of "
-      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix");
+      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix; zo: by "
+      "forward passes alone, in the memory of inference");
   arguments.option("--modules", job.method.modules,
                    "weights that get adapters: q,k,v,o,gate,up,down, attn, mlp, all, or an "
                    "expression",
@@ -52,6 +53,33 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of products in f32, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
+  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "full", "head"},
+                   "of zo: what moves; low-rank is an adapter whose A stays");
+  arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
+                   "of zo: the exact derivative along a direction, or differences of losses");
+  arguments.option("--directions", job.directions, "of zo, tried in a step", Integers{1, 4096});
+  arguments.option("--epsilon", job.epsilon, "of zo: how far pairs and one-sided probes go",
+                   Numbers{0});
+  arguments.choice("--noise", job.noise, {"rademacher", "gaussian"}, "of zo: of the directions");
+  arguments.choice("--shaping", job.shaping, {"mean", "spread", "rank"},
+                   "of zo: derivatives as they are, over their spread, or their ranks alone");
+  arguments.option("--derivative-clip", job.derivative_clip,
+                   "of zo: largest derivative along a direction; 0: none", Numbers{0});
+  arguments.option("--layers", job.layers,
+                   "of zo, that move: all, random (others each step), or how many of the last",
+                   "WHICH");
+  arguments.choice("--factor", job.factor, {"inputs", "random"},
+                   "of zo: A of low-rank, of the layers' own inputs or random");
+  arguments.option("--reward", job.reward,
+                   "of zo: accuracy, f1, or a program that gets answers as JSON lines and prints "
+                   "numbers",
+                   "PROGRAM");
+  arguments.option("--rank-by", job.rank,
+                   "of zo: a program that gets candidates as JSON lines and prints their order",
+                   "PROGRAM");
+  arguments.option("--answer-tokens", job.answer_tokens, "most of an answer that is judged",
+                   Integers{1, 1 << 20});
+  arguments.option("--program-seconds", job.program_seconds, "that a program may take", Numbers{0});
   arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});
   arguments.option("--questions", options.questions,
                    "prompts answered before and after, to see the difference", "FILE");

@@ -140,7 +140,7 @@ Result<std::vector<Answered>> read_questions(const std::string& path) {
 Status answer_all(tune::Job& job, std::vector<Answered>& answers, bool after, Output& output) {
   engine::Session& session = job.session();
   std::optional<formats::Adapter> adapter;
-  if (after && tune::trains_adapter(job.options().method.method)) {
+  if (after && tune::trains_adapter(job.trained().options.method)) {
     adapter.emplace(tune::adapter_of(job.trained(), session));
     HONE_RETURN_IF_ERROR(session.attach(*adapter));
   }
@@ -202,7 +202,7 @@ Json answers_document(const std::vector<Answered>& answers) {
 }
 
 Status save_result(tune::Job& job, const std::string& path, Output&) {
-  if (tune::trains_adapter(job.options().method.method)) {
+  if (tune::trains_adapter(job.trained().options.method)) {
     return engine::write_adapter(path, tune::adapter_of(job.trained(), job.session()),
                                  job.session().source());
   }

@@ -4,15 +4,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
+#include "base/file.h"
 #include "base/human.h"
 #include "base/system.h"
 #include "engine/limits.h"
+#include "tune/input_factors.h"
 
 namespace hone::tune {
 namespace {
+
+// Of the first examples, whose inputs give low-rank factors: some times the largest rank.
+constexpr std::int64_t kFactorTokens = 2048;
 
 // One table for both directions of JSON.
 template <typename Options, typename Visit>
@@ -43,6 +50,23 @@ void each_option(Options& o, Visit visit) {
   visit("arithmetic", o.arithmetic);
   visit("rounding", o.rounding);
   visit("update_inside", o.update_inside);
+  visit("perturb", o.perturb);
+  visit("factor", o.factor);
+  visit("probe", o.probe);
+  visit("directions", o.directions);
+  visit("epsilon", o.epsilon);
+  visit("noise", o.noise);
+  visit("shaping", o.shaping);
+  visit("derivative_clip", o.derivative_clip);
+  visit("layers", o.layers);
+  visit("reward", o.reward);
+  visit("rank_program", o.rank);
+  visit("answer_tokens", o.answer_tokens);
+  visit("program_seconds", o.program_seconds);
+}
+
+std::uint64_t digest_of(std::string_view text) {
+  return checksum64(std::as_bytes(std::span(text)));
 }
 
 }  // namespace
@@ -82,6 +106,46 @@ Result<JobOptions> JobOptions::of_json(const std::string& text) {
   return options;
 }
 
+MethodOptions JobOptions::trained_method() const {
+  MethodOptions options = method;
+  if (!forward_only()) return options;
+  options.method = perturb == "low-rank" ? "lora" : perturb;
+  options.fixed_a = perturb == "low-rank";
+  return options;
+}
+
+Result<feedback::ForwardOptions> JobOptions::forward_options() const {
+  feedback::ForwardOptions options;
+  const auto probed = feedback::probe_named(probe);
+  if (!probed) return probed.error();
+  options.probe = *probed;
+  const auto noised = feedback::noise_named(noise);
+  if (!noised) return noised.error();
+  options.noise = *noised;
+  const auto shaped = optim::shaping_named(shaping);
+  if (!shaped) return shaped.error();
+  options.shaping = *shaped;
+  options.directions = directions;
+  options.epsilon = epsilon;
+  options.clip = derivative_clip;
+  options.seed = seed;
+  if (layers == "random") {
+    options.layers = feedback::kRandomLayers;
+  } else if (layers != "all") {
+    const char* end = layers.data() + layers.size();
+    const auto read = std::from_chars(layers.data(), end, options.layers);
+    if (read.ec != std::errc() || read.ptr != end || options.layers < 1) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "these are no layers",
+                   "--layers",
+                   layers,
+                   "all, random, or how many of the last",
+                   ""};
+    }
+  }
+  return options;
+}
+
 double default_learning_rate(const std::string& method, const std::string& optimizer) {
   // Adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA without regret");
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
@@ -91,8 +155,8 @@ double default_learning_rate(const std::string& method, const std::string& optim
   return base;
 }
 
-Result<std::unique_ptr<Job>> Job::open(const JobOptions& options) {
-  std::unique_ptr<Job> job(new Job(options));
+Result<std::unique_ptr<Job>> Job::open(const JobOptions& options, Workers* workers) {
+  std::unique_ptr<Job> job(new Job(options, workers));
   const Status status = job->load();
   if (!status.ok()) return status.error();
   return job;
@@ -127,9 +191,20 @@ Status Job::load() {
     if (!validation) return validation.error();
     held_out_ = std::move(validation->examples);
   }
-  auto trained = prepare(*session_, options_.method);
+  auto trained = prepare(*session_, options_.trained_method());
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
+
+  if (trained_.options.fixed_a && options_.factor == "inputs") {
+    std::vector<feedback::TokenBatch> some;
+    std::int64_t tokens = 0;
+    for (const Example& example : data_.examples) {
+      if (tokens > kFactorTokens) break;
+      some.emplace_back().add(example.tokens, example.learn);
+      tokens += static_cast<std::int64_t>(example.tokens.size());
+    }
+    HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
+  }
 
   auto rule = optim::rule_named(options_.optimizer);
   if (!rule) return rule.error().in("--optimizer");
@@ -164,7 +239,92 @@ Status Job::load() {
                                                             : "";
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
+  if (options_.forward_only()) {
+    const auto forward = options_.forward_options();
+    if (!forward) return forward.error();
+    trainer_options_.forward = *forward;
+    HONE_RETURN_IF_ERROR(join());
+    if (!options_.reward.empty() || !options_.rank.empty()) HONE_RETURN_IF_ERROR(make_judge());
+  } else if (!options_.reward.empty() || !options_.rank.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "rewards and rankings have no gradient to go back through",
+                 "--method",
+                 options_.method.method,
+                 "--method zo",
+                 ""};
+  }
   return fit_memory();
+}
+
+// All ranks must mean the same run: they exchange numbers alone.
+Status Job::join() {
+  if (workers_ == nullptr || workers_->size() == 1) return {};
+  if (!options_.rank.empty()) {
+    return Error{ErrorCode::kUnsupported,
+                 "candidates are ranked by one process",
+                 "--rank-by",
+                 "",
+                 "a run without mpirun",
+                 ""};
+  }
+  HONE_RETURN_IF_ERROR(check_same(*workers_, "the settings", digest_of(options_.json())));
+  HONE_RETURN_IF_ERROR(check_same(*workers_, "the data", digest_of(data_.report.sha256)));
+  trainer_options_.forward->ranks = {
+      workers_->rank(), workers_->size(),
+      [this](std::span<const double> mine) { return workers_->gather(mine); }};
+  return {};
+}
+
+// The same file as questions: an example's record says which of them it is.
+Status Job::make_judge() {
+  if (!trains_adapter(trained_.options.method)) {
+    return Error{ErrorCode::kUnsupported,
+                 "only adapters are judged by their answers",
+                 "--perturb",
+                 options_.perturb,
+                 "low-rank, lora or pooled",
+                 ""};
+  }
+  const auto text = read_file(options_.data);
+  if (!text) return text.error();
+  const auto questions = read_eval_examples(*text, options_.data);
+  if (!questions) return questions.error().in("--reward and --rank");
+  std::vector<EvalExample> asked;
+  for (const Example& example : data_.examples) {
+    const auto line = static_cast<std::int64_t>(example.record);
+    const auto found = std::ranges::find(*questions, line, &EvalExample::line);
+    if (found == questions->end()) {
+      return Error{ErrorCode::kCorrupt,
+                   "this record asks nothing that can be judged",
+                   fmt::format("{}, line {}", options_.data, line),
+                   "",
+                   R"({"question": …, "answer": …})",
+                   ""};
+    }
+    asked.push_back(*found);
+  }
+  judge_ = std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
+                                   JudgeOptions{options_.reward, options_.rank,
+                                                options_.answer_tokens, options_.program_seconds});
+  if (options_.rank.empty()) {
+    trainer_options_.objective = [this](std::span<const std::size_t> which) {
+      return judge_->objective(which);
+    };
+    return {};
+  }
+  trainer_options_.ranking =
+      TrainerOptions::Ranking{[this](std::span<const std::size_t> which) -> Status {
+                                auto said = judge_->answers(which);
+                                if (!said) return said.error();
+                                candidates_.push_back(*std::move(said));
+                                return {};
+                              },
+                              [this] {
+                                auto order = judge_->order(candidates_);
+                                candidates_.clear();
+                                return order;
+                              }};
+  return {};
 }
 
 Status Job::make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens) {

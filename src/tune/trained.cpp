@@ -89,6 +89,7 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
     const std::vector<float> b(static_cast<std::size_t>(type->rows() * options.rank), 0.0F);
     HONE_RETURN_IF_ERROR(
         add_tensor(trained, session, passes::lora_a_name(name), {options.rank, inputs}, a));
+    trained.tensors.back().fixed = options.fixed_a;
     HONE_RETURN_IF_ERROR(
         add_tensor(trained, session, passes::lora_b_name(name), {type->rows(), options.rank}, b));
     if (dora) {

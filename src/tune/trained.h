@@ -22,7 +22,8 @@ struct MethodOptions {
   std::int64_t rank = 16;
   double alpha = 32;  // the adapter's part is multiplied by alpha / rank
   std::uint64_t seed = 1;
-  double dropout = 0;  // chance of dropping an element in front of an adapter's A
+  double dropout = 0;    // chance of dropping an element in front of an adapter's A
+  bool fixed_a = false;  // B alone changes: forward passes have less to find out
 };
 
 // One tensor that changes. Its memory is the session's.
@@ -30,6 +31,7 @@ struct TrainedTensor {
   std::string name;  // of the parameter in the graph
   ir::Shape shape;
   std::span<float> values;
+  bool fixed = false;  // it belongs to what is written, but does not change
 };
 
 struct Trained {

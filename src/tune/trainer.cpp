@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "base/sha256.h"
@@ -35,6 +36,10 @@ Trainer::Trainer(engine::Session& session, Trained& trained, std::span<const Exa
   for (const TrainedTensor& tensor : trained_.tensors) {
     const optim::Shape2 shape = as_matrix(tensor.shape);
     shapes_.push_back(shape);
+    if (tensor.fixed) {
+      states_.emplace_back();
+      continue;
+    }
     states_.emplace_back(options_.rule->state_bytes(shape, options_.settings));
     optim::initialize_state(*options_.rule, states_.back(), shape, options_.settings);
   }
@@ -48,7 +53,20 @@ Result<std::unique_ptr<Trainer>> Trainer::create(engine::Session& session, Train
         ErrorCode::kInvalidArgument,      "there are no examples to learn from", "", "", "",
         "check the file with `hone data`"};
   }
-  return std::unique_ptr<Trainer>(new Trainer(session, trained, examples, std::move(options)));
+  std::unique_ptr<Trainer> trainer(new Trainer(session, trained, examples, std::move(options)));
+  if (trainer->options_.forward) {
+    std::vector<feedback::Perturbed> perturbed;
+    for (const TrainedTensor& tensor : trained.tensors) {
+      perturbed.push_back({tensor.name, tensor.shape, tensor.values, tensor.fixed});
+    }
+    trainer->options_.forward->seed = trainer->options_.seed;
+    auto made =
+        feedback::ForwardGradient::create(session, trainer->forward_options(), std::move(perturbed),
+                                          *trainer->options_.forward, trainer->workspace_);
+    if (!made) return made.error();
+    trainer->forward_gradient_ = *std::move(made);
+  }
+  return trainer;
 }
 
 feedback::GradientOptions Trainer::gradient_options() {
@@ -105,13 +123,25 @@ std::vector<std::size_t> Trainer::examples_of(std::int64_t step) {
   return chosen;
 }
 
-std::vector<feedback::TokenBatch> Trainer::micro_batches(
-    std::span<const Example* const> examples) const {
+std::vector<feedback::TokenBatch> Trainer::micro_batches(std::span<const Example* const> examples,
+                                                         bool shared) const {
+  if (options_.batches) {
+    std::vector<std::size_t> places;
+    for (const Example* example : examples) {
+      places.push_back(static_cast<std::size_t>(example - examples_.data()));
+    }
+    return options_.batches(places);
+  }
   std::int64_t targets = 0;
   for (const Example* example : examples) {
     for (std::size_t i = 1; i < example->learn.size(); ++i) targets += example->learn[i];
   }
   const float weight = 1.0F / static_cast<float>(std::max<std::int64_t>(1, targets));
+  if (shared) {
+    const Range mine = options_.forward->share(std::ssize(examples));
+    examples = examples.subspan(static_cast<std::size_t>(mine.begin),
+                                static_cast<std::size_t>(mine.end - mine.begin));
+  }
   std::vector<feedback::TokenBatch> batches;
   for (const Example* example : examples) {
     const std::size_t size = example->tokens.size();
@@ -120,6 +150,51 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(
     batches.back().add(example->tokens, example->learn, weight);
   }
   return batches;
+}
+
+// The gradient that the coefficients of a step stand for.
+void Trainer::expand_history(std::int64_t step) {
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  gradients_.resize(trained_.tensors.size());
+  forward_gradient_->expand(
+      std::span(history_).subspan(static_cast<std::size_t>(step) * directions, directions), step,
+      gradients_);
+  current_.assign(gradients_.begin(), gradients_.end());
+}
+
+Status Trainer::estimate(std::span<const std::size_t> chosen,
+                         std::span<const feedback::TokenBatch> batches, StepReport& report) {
+  auto estimate = options_.ranking
+                      ? forward_gradient_->run([&] { return options_.ranking->look(chosen); },
+                                               options_.ranking->order, step_)
+                  : options_.objective
+                      ? forward_gradient_->run([&] { return options_.objective(chosen); }, step_)
+                      : forward_gradient_->run(batches, step_);
+  if (!estimate) return estimate.error();
+  report.loss = estimate->loss;
+  report.clipped = estimate->clipped;
+  for (const feedback::TokenBatch& batch : batches) {
+    report.tokens += static_cast<std::int64_t>(batch.tokens.size());
+    report.targets += static_cast<std::int64_t>(batch.rows.size());
+  }
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  history_.resize(static_cast<std::size_t>(step_) * directions);
+  report.skipped = !estimate->finite;
+  if (report.skipped) {
+    history_.insert(history_.end(), directions, std::nan(""));
+    return {};
+  }
+  history_.insert(history_.end(), estimate->coefficients.begin(), estimate->coefficients.end());
+  expand_history(step_);
+  return {};
+}
+
+void Trainer::clip_and_update(StepReport& report) {
+  report.gradient_norm = norm_of_gradients();
+  report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
+  if (report.skipped) return;
+  const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
+  update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
 }
 
 Status Trainer::accumulate(std::span<const Example* const> examples, StepReport& report) {
@@ -205,6 +280,7 @@ void Trainer::update(float gradient_scale) {
   const int threads = session_.pool().size();
   session_.pool().run([&](int thread) {
     for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+      if (trained_.tensors[i].fixed) continue;
       const std::span<float> weights = trained_.tensors[i].values;
       const auto count = static_cast<std::int64_t>(weights.size());
       if (options_.rule->element_wise) {
@@ -224,16 +300,15 @@ Result<StepReport> Trainer::step() {
   learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
   report.learning_rate = learning_rate_;
   std::vector<const Example*> chosen;
-  for (const std::size_t index : examples_of(step_)) chosen.push_back(&examples_[index]);
-  HONE_RETURN_IF_ERROR(accumulate(chosen, report));
-  if (!options_.update_inside) {
-    report.gradient_norm = norm_of_gradients();
-    report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
-    if (!report.skipped) {
-      const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
-      update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
-    }
+  const std::vector<std::size_t> indices = examples_of(step_);
+  for (const std::size_t index : indices) chosen.push_back(&examples_[index]);
+  if (forward_gradient_) {
+    HONE_RETURN_IF_ERROR(
+        estimate(indices, micro_batches(chosen, options_.forward->shares_examples()), report));
+  } else {
+    HONE_RETURN_IF_ERROR(accumulate(chosen, report));
   }
+  if (!options_.update_inside && !report.skipped) clip_and_update(report);
   ++step_;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   report.seconds = seconds.count();
@@ -268,7 +343,7 @@ Result<feedback::GradientPlan> Trainer::plan() {
     }
   }
   step_ = step_before;
-  return gradient_.plan(largest);
+  return forward_gradient_ ? forward_gradient_->plan(largest) : gradient_.plan(largest);
 }
 
 Result<MemoryClasses> Trainer::memory() {
@@ -278,7 +353,11 @@ Result<MemoryClasses> Trainer::memory() {
   classes.trained = trained_.bytes();
   classes.weights = static_cast<std::int64_t>(session_.weights().owned_bytes()) - classes.trained;
   for (const auto& state : states_) classes.optimizer += static_cast<std::int64_t>(state.size());
-  const bool sums = !options_.update_inside && options_.batch > 1;
+  if (forward_gradient_) {
+    classes.gradients = trained_.bytes();
+    classes.optimizer += forward_gradient_->direction_bytes();
+  }
+  const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
   std::size_t most = 1;
   for (std::int64_t step = 0; sums && step < steps_of_epoch(); ++step) {
     std::vector<const Example*> chosen;
@@ -293,6 +372,7 @@ Result<MemoryClasses> Trainer::memory() {
 
 std::vector<CheckpointTensor> Trainer::state() const {
   std::vector<CheckpointTensor> tensors;
+  if (forward_gradient_) return {{"coefficients", std::as_bytes(std::span(history_))}};
   for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
     const TrainedTensor& tensor = trained_.tensors[i];
     tensors.push_back({tensor.name, std::as_bytes(tensor.values)});
@@ -301,7 +381,46 @@ std::vector<CheckpointTensor> Trainer::state() const {
   return tensors;
 }
 
+// From the start, with the losses as they were written down: no forward pass runs.
+Status Trainer::replay(const Checkpoint& checkpoint) {
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  const auto steps = static_cast<std::size_t>(checkpoint.step());
+  const auto bytes = checkpoint.find("coefficients", steps * directions * sizeof(double));
+  if (!bytes) return bytes.error().in(checkpoint.path());
+  if (step_ != 0) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "a run of forward passes is made again from its start",
+                 checkpoint.path(),
+                 fmt::format("{} steps were done", step_),
+                 "a fresh run",
+                 ""};
+  }
+  history_.resize(steps * directions);
+  std::memcpy(history_.data(), bytes->data(), bytes->size());
+  for (; step_ < checkpoint.step(); ++step_) {
+    if (!std::isfinite(history_[static_cast<std::size_t>(step_) * directions])) continue;
+    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+    expand_history(step_);
+    StepReport report;
+    clip_and_update(report);
+  }
+  return {};
+}
+
+void Trainer::profile(bool on) {
+  if (forward_gradient_) {
+    forward_gradient_->profile(on);
+  } else {
+    gradient_.profile(on);
+  }
+}
+
+std::vector<std::pair<std::string, double>> Trainer::profiled() const {
+  return forward_gradient_ ? forward_gradient_->profiled() : gradient_.profiled();
+}
+
 Status Trainer::restore(const Checkpoint& checkpoint) {
+  if (forward_gradient_) return replay(checkpoint);
   // All are looked up before the first is written: a checkpoint of another run changes nothing.
   std::vector<std::span<const std::byte>> found;
   for (const CheckpointTensor& tensor : state()) {
