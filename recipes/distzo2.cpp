@@ -113,9 +113,8 @@ Status add_shared(const RecipeContext& context, RecipeReport& report, const std:
 
 Result<RecipeReport> run(const RecipeContext& context) {
   RecipeReport report;
-  const auto found = engine::resolve_model(context.model);
-  if (!found) report.skipped = "the model is absent: " + found.error().what;
-  if (!found) return report;
+  if (!engine::resolve_model(context.model)) report.skipped = "the model is absent";
+  if (!report.skipped.empty()) return report;
   const auto solo = tune::alone();
   const auto plain = train(context, {}, *solo);
   if (!plain) return plain.error();

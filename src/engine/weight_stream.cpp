@@ -73,6 +73,7 @@ Status place(Plan& plan, const runtime::Program& program, std::int64_t window) {
     Load& load = plan.loads[i];
     if (head + load.bytes > window) head = 0;
     load.offset = head;
+    load.after = 0;
     head += load.bytes;
     for (std::size_t j = i; j-- > 0;) {
       const Load& other = plan.loads[j];
