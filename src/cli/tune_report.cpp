@@ -40,33 +40,6 @@ std::vector<std::string> examples_of_names(const tune::Trained& trained) {
 
 }  // namespace
 
-Result<std::int64_t> bytes_of_text(std::string_view text) {
-  double value = 0;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  std::string unit(end, text.data() + text.size());
-  std::erase(unit, ' ');
-  std::ranges::transform(unit, unit.begin(), [](char c) {
-    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-  });
-  double factor = 0;
-  if (unit.empty() || unit == "B") factor = 1;
-  if (unit == "K" || unit == "KB") factor = 1e3;
-  if (unit == "M" || unit == "MB") factor = 1e6;
-  if (unit == "G" || unit == "GB") factor = 1e9;
-  if (unit == "KIB") factor = 1024;
-  if (unit == "MIB") factor = 1024.0 * 1024;
-  if (unit == "GIB") factor = 1024.0 * 1024 * 1024;
-  if (code != std::errc() || factor == 0 || !(value > 0) || value * factor > 1e18) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "this is no size in bytes",
-                 "",
-                 std::string(text),
-                 "a number and a unit, as 600MB or 2GiB",
-                 ""};
-  }
-  return static_cast<std::int64_t>(value * factor);
-}
-
 std::int64_t planned_bytes(tune::Job& job) { return job.planned_bytes(); }
 
 Json plan_document(tune::Job& job) {

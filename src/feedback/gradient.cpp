@@ -228,8 +228,8 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                      : slot.name == "slots"     ? bytes_of(slots)
                                                 : bytes_of(pages));
   }
-  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
-                   profile_ ? &bound.profile : nullptr);
+  HONE_RETURN_IF_ERROR(runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(),
+                                        *workspace_, profile_ ? &bound.profile : nullptr));
   Outcome outcome;
   const std::span<const float> losses = runtime::output(program, *workspace_, 0);
   const bool asks = !batch.choice_questions.empty();
