@@ -11,6 +11,7 @@
 #include "base/system.h"
 #include "cli/tune_report.h"
 #include "engine/limits.h"
+#include "tune/job.h"
 #include "tune/setup.h"
 
 namespace hone::cli {
@@ -47,7 +48,7 @@ Result<Steps> run_steps(tune::Trainer& trainer, std::span<const tune::Example> e
 
 void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.choice("--method", options.method,
-                   {"lora", "pooled", "dora", "full", "head", "forward"},
+                   {"lora", "pooled", "dora", "full", "head", "prompt", "forward"},
                    "what is trained, for tune");
   arguments.option("--optimizer", options.optimizer, "update rule, for tune", "NAME");
   arguments.option("--batch", options.batch, "sequences a step, for tune", Integers{1, 4096});
@@ -57,6 +58,10 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
                    Integers{1, 100000});
   arguments.option("--rank", options.rank, "of adapters, for tune", Integers{1, 1024});
   arguments.option("--memory", options.memory, "most bytes of activations kept, for tune", "SIZE");
+  arguments.choice("--rounding", options.rounding, {"none", "bf16", "int8"},
+                   "of products in f32, for tune");
+  arguments.option("--offload", options.offload,
+                   "the optimizer's state lies in a file of this folder, for tune", "FOLDER");
   arguments.flag("--update-inside", options.update_inside,
                  "each parameter steps right after its gradient, for tune");
 }
@@ -82,6 +87,8 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   trainer_options.batch = options.batch;
   trainer_options.micro_tokens = options.batch * options.length;
   trainer_options.update_inside = options.update_inside;
+  trainer_options.offload = options.offload;
+  trainer_options.rounding = tune::rounding_pass(options.rounding);
   trainer_options.compile = (*session)->options().compile;
   const engine::MachineLimits limits = engine::measure_limits((*session)->pool(), 0.2);
   trainer_options.machine = engine::machine_of(limits);

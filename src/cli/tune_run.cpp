@@ -43,6 +43,7 @@ class TuneRun {
 
   Status run() {
     HONE_RETURN_IF_ERROR(open());
+    HONE_RETURN_IF_ERROR(job_->measure_step());
     report_plan(*job_, output_);
     if (options_.dry) return finish_dry();
     HONE_RETURN_IF_ERROR(begin_records());
@@ -85,6 +86,8 @@ class TuneRun {
       options_.checkpoints =
           options_.resume.empty() ? options_.output + ".checkpoints" : options_.resume;
     }
+    // A file of optimizer state lies where checkpoints do.
+    options_.job.scratch = options_.checkpoints;
     auto job = tune::Job::open(options_.job);
     if (!job) return job.error();
     job_ = *std::move(job);
@@ -189,6 +192,12 @@ class TuneRun {
         {"tokens_per_second", static_cast<double>(report->tokens) / report->seconds},
         {"step_seconds", report->seconds}};
     HONE_RETURN_IF_ERROR(store_->log(id_, report->step, metrics));
+    if (!report->skipped) {
+      progress.set_note(fmt::format("loss {:.4f}, {:.0f} tokens/s, {:.0f} % of the limit",
+                                    report->loss,
+                                    static_cast<double>(report->tokens) / report->seconds,
+                                    100 * job_->limit_seconds(report->tokens) / report->seconds));
+    }
     progress.update(report->step);
     return {};
   }
