@@ -45,6 +45,7 @@ class TuneRun {
 
   Status run() {
     HONE_RETURN_IF_ERROR(open());
+    HONE_RETURN_IF_ERROR(job_->measure_step());
     if (leads()) report_plan(*job_, output_);
     if (options_.dry) return finish_dry();
     if (leads()) HONE_RETURN_IF_ERROR(begin_records());
@@ -107,6 +108,8 @@ class TuneRun {
           options_.resume.empty() ? options_.output + ".checkpoints" : options_.resume;
     }
     HONE_RETURN_IF_ERROR(join());
+    // A file of optimizer state lies where checkpoints do.
+    options_.job.scratch = options_.checkpoints;
     auto job = tune::Job::open(options_.job, workers_.get());
     if (!job) return job.error();
     job_ = *std::move(job);
@@ -190,14 +193,11 @@ class TuneRun {
     auto report = job_->trainer().step();
     if (!report) return report.error();
     if (report->skipped) {
-      if (leads()) {
-        output_.note(
-            fmt::format(options_.job.forward_only()
-                            ? "step {}: the losses are not finite; the step before is taken back, "
-                              "the rate halved"
-                            : "step {}: the loss or the gradient is not finite; nothing changed",
-                        report->step));
-      }
+      const char* told =
+          options_.job.forward_only()
+              ? "the losses are not finite; the step before is taken back, the rate halved"
+              : "the loss or the gradient is not finite; nothing changed";
+      if (leads()) output_.note(fmt::format("step {}: {}", report->step, told));
       if (++skipped_ > 20) {
         return Error{ErrorCode::kOutOfRange,
                      "the loss is not finite any more",
@@ -217,6 +217,13 @@ class TuneRun {
         {"tokens_per_second", static_cast<double>(report->tokens) / report->seconds},
         {"step_seconds", report->seconds}};
     if (leads()) HONE_RETURN_IF_ERROR(store_->log(id_, report->step, metrics));
+    if (!report->skipped) {
+      progress.set_note(fmt::format("{} {:.4f}, {:.0f} tokens/s, {:.0f} % of the limit",
+                                    judged() ? "reward" : "loss",
+                                    judged() ? 0 - report->loss : report->loss,
+                                    static_cast<double>(report->tokens) / report->seconds,
+                                    100 * job_->limit_seconds(report->tokens) / report->seconds));
+    }
     progress.update(report->step);
     return {};
   }

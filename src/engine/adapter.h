@@ -16,7 +16,8 @@ namespace hone::engine {
 // keys GGUF has another order of rows). Fits the model: see fits_model.
 Result<formats::Adapter> read_adapter(const std::string& path, const ModelSource& model);
 
-// Errors: kInvalidArgument for an adapter of another architecture or with other sizes, kNotFound
+// Errors: kInvalidArgument for an adapter of another architecture or with other sizes (a soft
+// prompt's columns are the model's hidden size, its tokens fewer than the context), kNotFound
 // for a weight that the model lacks, kUnsupported for embeddings, for an output that is tied to
 // them, and for weights of a type that cannot be decoded.
 Status fits_model(const formats::Adapter& adapter, const ModelSource& model);
@@ -26,7 +27,8 @@ Status fits_model(const formats::Adapter& adapter, const ModelSource& model);
 Status write_adapter(const std::string& path, const formats::Adapter& adapter,
                      const ModelSource& model);
 
-// The pass that runs it. The scale is not in it: Session::attach puts it into B.
+// The pass that runs it, of all but soft prompts. The scale is not in it: Session::attach puts it
+// into B.
 passes::LoraOptions lora_options(const formats::Adapter& adapter);
 
 // What DoRA multiplies every output of a weight by: magnitude / |row of W + scale * B A|. (R)
