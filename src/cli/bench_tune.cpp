@@ -57,7 +57,7 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.option("--steps", options.steps, "steps that are counted, for tune",
                    Integers{1, 100000});
   arguments.option("--rank", options.rank, "of adapters, for tune", Integers{1, 1024});
-  arguments.choice("--perturb", options.perturb, {"low-rank", "lora", "pooled", "full", "head"},
+  arguments.choice("--perturb", options.perturb, {"low-rank", "lora", "pooled", "full"},
                    "what zo moves, for tune");
   arguments.choice("--probe", options.probe, {"tangent", "pair", "one-sided"},
                    "how zo tries a direction, for tune");
@@ -83,7 +83,7 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   job.probe = options.probe;
   job.layers = options.layers;
   job.directions = options.directions;
-  auto trained = tune::prepare(**session, job.trained_method());
+  auto trained = tune::prepare(**session, job.trained_method((*session)->config().layers));
   if (!trained) return trained.error();
   auto rule = optim::rule_named(job.forward_only() ? "sgd" : options.optimizer);
   if (!rule) return rule.error();

@@ -27,7 +27,8 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("--alpha", job.method.alpha, "the adapter counts alpha / rank", Numbers{0});
   arguments.option("--dropout", job.method.dropout, "chance of dropping an adapter's input",
                    Numbers{0, 1});
-  arguments.option("--optimizer", job.optimizer, "the update rule (docs/optimizers.md)", "NAME");
+  arguments.option("--optimizer", job.optimizer,
+                   "the update rule (docs/optimizers.md); default adamw, of zo sgd", "NAME");
   arguments.option("--set", job.settings, "of the update rule: beta1=0.9,beta2=0.99", "SETTINGS");
   arguments.option("--learning-rate", job.learning_rate, "the peak; 0: by method and rule",
                    Numbers{0});
@@ -53,7 +54,7 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of products in f32, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
-  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "full", "head"},
+  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "full"},
                    "of zo: what moves; low-rank is an adapter whose A stays");
   arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
                    "of zo: the exact derivative along a direction, or differences of losses");
@@ -65,9 +66,9 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of zo: derivatives as they are, over their spread, or their ranks alone");
   arguments.option("--derivative-clip", job.derivative_clip,
                    "of zo: largest derivative along a direction; 0: none", Numbers{0});
-  arguments.option("--layers", job.layers,
-                   "of zo, that move: all, random (others each step), or how many of the last",
-                   "WHICH");
+  arguments.option(
+      "--layers", job.layers,
+      "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");
   arguments.choice("--factor", job.factor, {"inputs", "random"},
                    "of zo: A of low-rank, of the layers' own inputs or random");
   arguments.option("--reward", job.reward,

@@ -106,11 +106,15 @@ Result<JobOptions> JobOptions::of_json(const std::string& text) {
   return options;
 }
 
-MethodOptions JobOptions::trained_method() const {
+// Adapters in the last layers learn as well, and what lies below runs once for all directions
+// (docs/log.md, E3): a sixth of the layers unless they are named.
+MethodOptions JobOptions::trained_method(std::int64_t model_layers) const {
   MethodOptions options = method;
   if (!forward_only()) return options;
   options.method = perturb == "low-rank" ? "lora" : perturb;
   options.fixed_a = perturb == "low-rank";
+  std::from_chars(layers.data(), layers.data() + layers.size(), options.layers);
+  if (layers == "auto") options.layers = std::max<std::int64_t>(2, model_layers / 6);
   return options;
 }
 
@@ -129,27 +133,30 @@ Result<feedback::ForwardOptions> JobOptions::forward_options() const {
   options.epsilon = epsilon;
   options.clip = derivative_clip;
   options.seed = seed;
-  if (layers == "random") {
-    options.layers = feedback::kRandomLayers;
-  } else if (layers != "all") {
-    const char* end = layers.data() + layers.size();
-    const auto read = std::from_chars(layers.data(), end, options.layers);
-    if (read.ec != std::errc() || read.ptr != end || options.layers < 1) {
-      return Error{ErrorCode::kInvalidArgument,
-                   "these are no layers",
-                   "--layers",
-                   layers,
-                   "all, random, or how many of the last",
-                   ""};
-    }
+  std::int64_t count = 0;
+  const char* end = layers.data() + layers.size();
+  const auto read = std::from_chars(layers.data(), end, count);
+  const bool number = read.ec == std::errc() && read.ptr == end && count > 0;
+  if (!number && layers != "auto" && layers != "all" && layers != "random") {
+    return Error{ErrorCode::kInvalidArgument,
+                 "these are no layers",
+                 "--layers",
+                 layers,
+                 "auto, all, random, or how many of the last",
+                 ""};
   }
+  if (layers == "random") options.layers = feedback::kRandomLayers;
+  // What is no adapter stands in all layers; those that do not move cost nothing.
+  if (number) options.layers = count;
   return options;
 }
 
 double default_learning_rate(const std::string& method, const std::string& optimizer) {
   // Adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA without regret");
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
-  const double base = trains_adapter(method) ? 1e-3 : 1e-4;
+  // Forward passes: measured on SST-2 (docs/log.md); a rule that normalizes takes adapters' rates.
+  if (method == "zo" && optimizer == "sgd") return 2e-3;
+  const double base = trains_adapter(method) || method == "zo" ? 1e-3 : 1e-4;
   if (optimizer.starts_with("lion")) return base / 5;
   if (optimizer == "sgd") return base * 100;
   return base;
@@ -191,9 +198,15 @@ Status Job::load() {
     if (!validation) return validation.error();
     held_out_ = std::move(validation->examples);
   }
-  auto trained = prepare(*session_, options_.trained_method());
+  auto trained = prepare(*session_, options_.trained_method(session_->config().layers));
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
+  if (options_.forward_only() && trained_.options.method == "full") {
+    // What turns tokens into rows and back stays (passes::add_tangents has no rule for it).
+    for (TrainedTensor& tensor : trained_.tensors) {
+      tensor.fixed = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
+    }
+  }
 
   if (trained_.options.fixed_a && options_.factor == "inputs") {
     std::vector<feedback::TokenBatch> some;
@@ -206,6 +219,10 @@ Status Job::load() {
     HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
   }
 
+  if (options_.optimizer.empty()) {
+    options_.optimizer = options_.forward_only() ? "sgd" : "adamw";
+    if (options_.forward_only() && options_.settings.empty()) options_.settings = "momentum=0";
+  }
   auto rule = optim::rule_named(options_.optimizer);
   if (!rule) return rule.error().in("--optimizer");
   auto settings = optim::Settings::parse(**rule, options_.settings);
@@ -303,9 +320,10 @@ Status Job::make_judge() {
     }
     asked.push_back(*found);
   }
-  judge_ = std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
-                                   JudgeOptions{options_.reward, options_.rank,
-                                                options_.answer_tokens, options_.program_seconds});
+  judge_ =
+      std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
+                              JudgeOptions{options_.reward, options_.rank, options_.answer_tokens,
+                                           chat() == nullptr, options_.program_seconds});
   if (options_.rank.empty()) {
     trainer_options_.objective = [this](std::span<const std::size_t> which) {
       return judge_->objective(which);

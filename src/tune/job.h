@@ -27,7 +27,7 @@ struct JobOptions {
   std::string data;
   std::string validation;  // a file of held-out examples; empty: none
   MethodOptions method;
-  std::string optimizer = "adamw";
+  std::string optimizer;     // empty: adamw; of forward passes sgd without momentum
   std::string settings;      // of the update rule: "beta1=0.9,beta2=0.99"
   double learning_rate = 0;  // 0: the method's default
   std::string schedule = "linear";
@@ -49,12 +49,13 @@ struct JobOptions {
   std::string perturb = "low-rank";  // what moves: low-rank, pooled, scale, prompt, full
   std::string factor = "inputs";     // A of low-rank: random, or of the layers' own inputs
   std::string probe = "tangent";     // tangent, pair, one-sided
-  std::int64_t directions = 1;
+  std::int64_t directions = 8;
   double epsilon = 1e-3;  // of pairs and one-sided probes
   std::string noise = "rademacher";
-  std::string shaping = "mean";     // of derivatives to coefficients: mean, spread, rank
-  double derivative_clip = 0;       // of each direction's; 0: none
-  std::string layers = "all";       // that move: all, random, or the number of the last ones
+  std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
+  double derivative_clip = 0;    // of each direction's; 0: none
+  // That move: auto (the last sixth), all, random, or the number of the last ones.
+  std::string layers = "auto";
   std::string reward;               // a program whose numbers are maximized instead
   std::string rank;                 // a program that ranks answers instead
   std::int64_t answer_tokens = 64;  // most of an answer that is judged
@@ -62,7 +63,7 @@ struct JobOptions {
 
   bool forward_only() const { return method.method == "zo"; }
   // What the method trains, whatever finds out how.
-  MethodOptions trained_method() const;
+  MethodOptions trained_method(std::int64_t model_layers) const;
   Result<feedback::ForwardOptions> forward_options() const;
 
   // All of it, as a JSON object that `of_json` reads back.

@@ -63,8 +63,13 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
                  "1 to 1024",
                  ""};
   }
-  const auto weights = engine::select_modules(session.source(), options.modules);
+  auto weights = engine::select_modules(session.source(), options.modules);
   if (!weights) return weights.error();
+  if (options.layers > 0) {
+    const std::int64_t first = session.config().layers - options.layers;
+    std::erase_if(*weights,
+                  [first](const std::string& name) { return engine::layer_of(name) < first; });
+  }
   trained.weights = *weights;
   passes::LoraOptions lora;
   lora.form = pooled ? passes::AdapterForm::kPooled

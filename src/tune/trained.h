@@ -22,8 +22,9 @@ struct MethodOptions {
   std::int64_t rank = 16;
   double alpha = 32;  // the adapter's part is multiplied by alpha / rank
   std::uint64_t seed = 1;
-  double dropout = 0;    // chance of dropping an element in front of an adapter's A
-  bool fixed_a = false;  // B alone changes: forward passes have less to find out
+  double dropout = 0;       // chance of dropping an element in front of an adapter's A
+  std::int64_t layers = 0;  // adapters stand in the last so many layers alone; 0: in all
+  bool fixed_a = false;     // B alone changes: forward passes have less to find out
 };
 
 // One tensor that changes. Its memory is the session's.

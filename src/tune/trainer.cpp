@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include "base/sha256.h"
@@ -182,6 +183,7 @@ Status Trainer::estimate(std::span<const std::size_t> chosen,
   report.skipped = !estimate->finite;
   if (report.skipped) {
     history_.insert(history_.end(), directions, std::nan(""));
+    take_back(step_ - 1);
     return {};
   }
   history_.insert(history_.end(), estimate->coefficients.begin(), estimate->coefficients.end());
@@ -189,10 +191,35 @@ Status Trainer::estimate(std::span<const std::size_t> chosen,
   return {};
 }
 
+void Trainer::keep_before_update() {
+  values_before_.clear();
+  states_before_ = states_;
+  for (const TrainedTensor& tensor : trained_.tensors) {
+    values_before_.emplace_back();
+    if (!tensor.fixed) values_before_.back().assign(tensor.values.begin(), tensor.values.end());
+  }
+}
+
+// The step's update led out of the finite: it never happened.
+void Trainer::take_back(std::int64_t step) {
+  rate_factor_ /= 2;
+  if (step < 0 || values_before_.empty()) return;
+  for (std::size_t i = 0; i < values_before_.size(); ++i) {
+    std::ranges::copy(values_before_[i], trained_.tensors[i].values.begin());
+  }
+  states_ = states_before_;
+  values_before_.clear();
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  const auto first = history_.begin() +
+                     static_cast<std::ptrdiff_t>(step) * static_cast<std::ptrdiff_t>(directions);
+  std::fill_n(first, directions, std::numeric_limits<double>::infinity());
+}
+
 void Trainer::clip_and_update(StepReport& report) {
   report.gradient_norm = norm_of_gradients();
   report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
   if (report.skipped) return;
+  if (forward_gradient_) keep_before_update();
   const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
   update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
 }
@@ -297,7 +324,7 @@ Result<StepReport> Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
   StepReport report;
   report.step = step_ + 1;
-  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
   report.learning_rate = learning_rate_;
   std::vector<const Example*> chosen;
   const std::vector<std::size_t> indices = examples_of(step_);
@@ -356,6 +383,7 @@ Result<MemoryClasses> Trainer::memory() {
   if (forward_gradient_) {
     classes.gradients = trained_.bytes();
     classes.optimizer += forward_gradient_->direction_bytes();
+    classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
   }
   const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
   std::size_t most = 1;
@@ -398,8 +426,10 @@ Status Trainer::replay(const Checkpoint& checkpoint) {
   history_.resize(steps * directions);
   std::memcpy(history_.data(), bytes->data(), bytes->size());
   for (; step_ < checkpoint.step(); ++step_) {
-    if (!std::isfinite(history_[static_cast<std::size_t>(step_) * directions])) continue;
-    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+    const double first = history_[static_cast<std::size_t>(step_) * directions];
+    if (std::isnan(first)) rate_factor_ /= 2;
+    if (!std::isfinite(first)) continue;
+    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
     expand_history(step_);
     StepReport report;
     clip_and_update(report);

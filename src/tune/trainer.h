@@ -125,6 +125,8 @@ class Trainer {
                   std::span<const feedback::TokenBatch> batches, StepReport& report);
   void expand_history(std::int64_t step);
   void clip_and_update(StepReport& report);
+  void keep_before_update();
+  void take_back(std::int64_t step);
   Status replay(const Checkpoint& checkpoint);
   double norm_of_gradients();
   void update(float gradient_scale);
@@ -144,7 +146,12 @@ class Trainer {
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
   std::unique_ptr<feedback::ForwardGradient> forward_gradient_;  // where forward passes estimate
-  std::vector<double> history_;  // of it: coefficients of each step; NaN of those that were skipped
+  // Of it: the coefficients of each step. NaN where losses were not finite, which takes the step
+  // before back (infinite then) and halves the rate from there on.
+  std::vector<double> history_;
+  double rate_factor_ = 1;
+  std::vector<std::vector<float>> values_before_;  // of the last update
+  std::vector<std::vector<std::byte>> states_before_;
   std::int64_t step_ = 0;
   double learning_rate_ = 0;
   std::int64_t epoch_ = -1;
