@@ -95,8 +95,10 @@ std::int8_t moved(std::int8_t theta, std::int8_t z, std::int32_t sign) {
 void step_against(std::span<std::int8_t> theta, std::span<const std::int8_t> z, std::int32_t sign,
                   std::int32_t largest, std::int32_t bits) {
   const std::int32_t shift = std::max(0, bits_of(largest) - bits);
+  const std::int32_t most = (1 << bits) - 1;
   for (std::size_t i = 0; i < theta.size(); ++i) {
-    theta[i] = static_cast<std::int8_t>(saturated(theta[i] - sign * rounded(z[i], shift)));
+    theta[i] = static_cast<std::int8_t>(
+        saturated(theta[i] - sign * std::clamp(rounded(z[i], shift), -most, most)));
   }
 }
 

@@ -25,14 +25,20 @@ constexpr std::size_t kRowsAtOnce = 8;
 constexpr std::int32_t kMantissaBits = 7;
 constexpr std::int32_t kImageExponent = -7;
 
-// The exponent at which +-127 is at most the bound of Glorot & Bengio 2010, sqrt(6 / (in + out)):
-// the smallest k with 127^2 (in + out) <= 6 4^k, negated.
-std::int32_t weight_exponent(const Layer& layer) {
-  const std::size_t fan_out = layer.side == 0 ? layer.rows : layer.rows * kKernel * kKernel;
-  const std::int64_t size = 127 * 127 * static_cast<std::int64_t>(layer.depth + fan_out);
+// Weights start uniform in +-most 2^-k, the bound sqrt(6 / in) of He et al. 2015 (of the last
+// layer, which no ReLU follows, sqrt(3 / in)): the largest k with most <= 127.
+struct Start {
   std::int32_t k = 0;
-  for (std::int64_t bound = 6; bound < size; bound *= 4) ++k;
-  return -k;
+  std::int32_t most = 0;
+};
+Start start_of(const Layer& layer, bool last) {
+  const std::int64_t gain = last ? 3 : 6;
+  const auto depth = static_cast<std::int64_t>(layer.depth);
+  Start start;
+  std::int64_t power = 1;  // 4^k
+  for (; gain * power * 4 <= 127 * 127 * depth; power *= 4) ++start.k;
+  while ((start.most + 1) * (start.most + 1) * depth <= gain * power) ++start.most;
+  return start;
 }
 
 // The pixels (side * side, channels) under every window, as rows of 2 * pairs.
@@ -84,10 +90,12 @@ IntegerLeNet::IntegerLeNet(const IntegerOptions& options) : options_(options) {
     const Layer& shape = kShapes[layer];
     Random random(options.seed, 300 + layer);
     weights_[layer].resize(shape.rows * shape.depth);
+    const Start start = start_of(shape, layer + 1 == kLayers);
+    const auto width = static_cast<std::uint32_t>(2 * start.most + 1);
     for (std::int8_t& m : weights_[layer]) {
-      m = static_cast<std::int8_t>(static_cast<std::int32_t>(random.below(255)) - 127);
+      m = static_cast<std::int8_t>(static_cast<std::int32_t>(random.below(width)) - start.most);
     }
-    exponents_[layer] = weight_exponent(shape);
+    exponents_[layer] = -start.k;
     if (layer >= options.cut) gradients_[layer].resize(weights_[layer].size());
   }
   probe_.resize(kPixels);
