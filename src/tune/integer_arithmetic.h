@@ -46,7 +46,8 @@ void step_against(std::span<std::int8_t> theta, std::span<const std::int8_t> z, 
                   std::int32_t largest, std::int32_t bits);
 
 // log2 of a number that is 2^16 times as large, times 2^10; 2^(-x / 2^10) times 2^16, x >= 0. Both
-// quadratic between powers of two, exact there and in the middle: errors below 0.009 and 0.002.
+// quadratic between powers of two, exact there and in the middle: errors below 0.009 and, of the
+// power, 0.003 of it.
 std::int64_t log2_of(std::int64_t scaled);
 std::int64_t power_of(std::int64_t x);
 

@@ -55,7 +55,7 @@ TEST(IntegerArithmetic, LogarithmsAndPowers) {
   }
   for (std::int64_t x = 0; x < 12'000; x += 7) {
     const double expected = 65536 * std::exp2(-static_cast<double>(x) / 1024);
-    ASSERT_NEAR(static_cast<double>(power_of(x)), expected, 0.0026 * expected + 3) << x;
+    ASSERT_NEAR(static_cast<double>(power_of(x)), expected, 0.0031 * expected + 3) << x;
   }
 }
 
@@ -79,7 +79,7 @@ TEST(IntegerArithmetic, LossAndGradientAgainstDoubles) {
                                  static_cast<std::size_t>(targets[n]));
     }
     const double found = static_cast<double>(loss_of(logits, exponent, 10, targets)) / 1024;
-    // A logarithm's 0.009, powers' 0.0026 / ln 2, and a constant of log2(e) good to 2^-15.
+    // A logarithm's 0.009, powers' 0.003 / ln 2, and a constant of log2(e) good to 2^-15.
     EXPECT_NEAR(found, expected, 5 * 0.02 + 1e-4 * expected) << exponent;
     std::vector<std::int8_t> gradient(50);
     loss_gradient(logits, exponent, 10, targets, gradient);
