@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/checksum.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -32,14 +33,26 @@ std::uint64_t round(std::uint64_t accumulator, std::uint64_t lane) {
 }  // namespace
 
 std::uint64_t checksum64(std::span<const std::byte> bytes) {
+  const auto nothing = [](std::span<const std::byte>) {};
+  return checksum64(bytes, nothing);
+}
+
+std::uint64_t checksum64(std::span<const std::byte> bytes,
+                         FunctionRef<void(std::span<const std::byte>)> seen) {
+  constexpr std::size_t kPart = std::size_t{4} << 20;
   std::uint64_t hash = kPrime5;
   const std::size_t total = bytes.size();
   if (bytes.size() >= 32) {
     std::array<std::uint64_t, 4> lanes = {kPrime1 + kPrime2, kPrime2, 0, 0 - kPrime1};
-    for (; bytes.size() >= 32; bytes = bytes.subspan(32)) {
-      for (std::size_t i = 0; i < 4; ++i) {
-        lanes[i] = round(lanes[i], read<std::uint64_t>(bytes.subspan(i * 8)));
+    while (bytes.size() >= 32) {
+      const std::span<const std::byte> part = bytes.first(std::min(kPart, bytes.size() / 32 * 32));
+      for (std::span<const std::byte> at = part; !at.empty(); at = at.subspan(32)) {
+        for (std::size_t i = 0; i < 4; ++i) {
+          lanes[i] = round(lanes[i], read<std::uint64_t>(at.subspan(i * 8)));
+        }
       }
+      seen(part);
+      bytes = bytes.subspan(part.size());
     }
     hash = std::rotl(lanes[0], 1) + std::rotl(lanes[1], 7) + std::rotl(lanes[2], 12) +
            std::rotl(lanes[3], 18);

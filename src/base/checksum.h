@@ -7,8 +7,13 @@
 #include <cstdint>
 #include <span>
 
+#include "base/function_ref.h"
+
 namespace hone {
 
 std::uint64_t checksum64(std::span<const std::byte> bytes);
+// The same; `seen` is told each part, of some megabytes, that will not be read again.
+std::uint64_t checksum64(std::span<const std::byte> bytes,
+                         FunctionRef<void(std::span<const std::byte>)> seen);
 
 }  // namespace hone

@@ -38,8 +38,8 @@ bool is_terminal(int descriptor) {
 bool wants_color(int descriptor) { return !variable_is_set("NO_COLOR") && is_terminal(descriptor); }
 
 std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
-                          std::int64_t done_before, double seconds, int columns,
-                          ProgressUnit unit) {
+                          std::int64_t done_before, double seconds, int columns, ProgressUnit unit,
+                          const std::string& note) {
   const auto amount = [unit](std::int64_t value) {
     return unit == ProgressUnit::kBytes ? human_bytes(value) : human_count(value);
   };
@@ -52,16 +52,19 @@ std::string progress_line(const std::string& label, std::int64_t done, std::int6
     constexpr int kBar = 20;
     const int full = static_cast<int>(fraction * kBar);
     // Rounded down: 100% means complete.
-    head += fmt::format(" {:3}% [{}{}]", static_cast<int>(fraction * 100), std::string(full, '#'),
-                        std::string(kBar - full, ' '));
+    head += fmt::format(" {:3}%", static_cast<int>(fraction * 100));
+    if (note.empty()) {
+      head += fmt::format(" [{}{}]", std::string(full, '#'), std::string(kBar - full, ' '));
+    }
     tail += " of " + amount(total);
   }
   if (rate > 0) {
-    tail += fmt::format(", {}/s", amount(static_cast<std::int64_t>(rate)));
+    if (note.empty()) tail += fmt::format(", {}/s", amount(static_cast<std::int64_t>(rate)));
     if (total > done) {
       tail += fmt::format(", {} left", human_duration(static_cast<double>(total - done) / rate));
     }
   }
+  if (!note.empty()) tail += ", " + note;
   std::string line = head + " " + tail;
   // One short of the width: writing the last column would wrap on some terminals.
   const auto limit = static_cast<std::size_t>(std::max(columns - 1, 0));
@@ -99,7 +102,7 @@ void Progress::draw() {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const std::string line = progress_line(label_, done_, total_, before_, seconds,
-                                         terminal_columns(STDERR_FILENO), unit_);
+                                         terminal_columns(STDERR_FILENO), unit_, note_);
   std::fprintf(stderr, "\r\x1b[K%s", line.c_str());  // back to the start, erase, write
   std::fflush(stderr);
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace hone {
 
@@ -18,10 +19,11 @@ enum class ProgressUnit : std::uint8_t { kBytes, kCount };
 
 // "model.gguf  45% [#########           ] 44.3 MB of 98.4 MB, 12.0 MB/s, 4.51 s left", at most
 // `columns` wide. total 0: unknown. seconds: since the start.
+// `note`, if there is one, stands in place of the bar and the rate, at the end.
 // done_before: bytes that were there at the start (a resumed task), which the rate leaves out.
 std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
                           std::int64_t done_before, double seconds, int columns,
-                          ProgressUnit unit = ProgressUnit::kBytes);
+                          ProgressUnit unit = ProgressUnit::kBytes, const std::string& note = {});
 
 // Rewrites one line on standard error at most ten times a second.
 class Progress {
@@ -33,12 +35,14 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void set_total(std::int64_t total) { total_ = total; }
+  void set_note(std::string note) { note_ = std::move(note); }
   void update(std::int64_t done);
 
  private:
   void draw();
 
   std::string label_;
+  std::string note_;
   std::int64_t total_;
   std::int64_t before_;
   std::int64_t done_;

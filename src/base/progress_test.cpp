@@ -54,6 +54,11 @@ TEST(Progress, SaysHowFarHowFastAndHowLong) {
   EXPECT_EQ(progress_line("m", 0, 100, 0, 0, 120), "m   0% [                    ] 0 B of 100 B");
 }
 
+TEST(Progress, ANoteStandsInPlaceOfBarAndRate) {
+  EXPECT_EQ(progress_line("tuning", 12, 48, 0, 6, 80, ProgressUnit::kCount, "loss 1.25"),
+            "tuning  25% 12 of 48, 18.0 s left, loss 1.25");
+}
+
 TEST(Progress, IsCompleteOnlyWhenComplete) {
   EXPECT_NE(progress_line("m", 99'999, 100'000, 0, 1, 120).find(" 99% "), std::string::npos);
   EXPECT_NE(progress_line("m", 100'000, 100'000, 0, 1, 120).find("100% "), std::string::npos);

@@ -48,7 +48,7 @@ Result<Steps> run_steps(tune::Trainer& trainer, std::span<const tune::Example> e
 
 void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.choice("--method", options.method,
-                   {"lora", "pooled", "dora", "full", "head", "zo", "forward"},
+                   {"lora", "pooled", "dora", "full", "head", "prompt", "zo", "forward"},
                    "what is trained, for tune");
   arguments.option("--optimizer", options.optimizer, "update rule, for tune", "NAME");
   arguments.option("--batch", options.batch, "sequences a step, for tune", Integers{1, 4096});
@@ -57,7 +57,7 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.option("--steps", options.steps, "steps that are counted, for tune",
                    Integers{1, 100000});
   arguments.option("--rank", options.rank, "of adapters, for tune", Integers{1, 1024});
-  arguments.choice("--perturb", options.perturb, {"low-rank", "lora", "pooled", "full", "head"},
+  arguments.choice("--perturb", options.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
                    "what zo moves, for tune");
   arguments.choice("--probe", options.probe, {"tangent", "pair", "one-sided"},
                    "how zo tries a direction, for tune");
@@ -65,6 +65,10 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
                    "that zo moves: all, random, or how many of the last", "WHICH");
   arguments.option("--directions", options.directions, "of zo, for tune", Integers{1, 4096});
   arguments.option("--memory", options.memory, "most bytes of activations kept, for tune", "SIZE");
+  arguments.choice("--rounding", options.rounding, {"none", "bf16", "int8"},
+                   "of products in f32, for tune");
+  arguments.option("--offload", options.offload,
+                   "the optimizer's state lies in a file of this folder, for tune", "FOLDER");
   arguments.flag("--update-inside", options.update_inside,
                  "each parameter steps right after its gradient, for tune");
 }
@@ -83,7 +87,7 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   job.probe = options.probe;
   job.layers = options.layers;
   job.directions = options.directions;
-  auto trained = tune::prepare(**session, job.trained_method());
+  auto trained = tune::prepare(**session, job.trained_method((*session)->config().layers));
   if (!trained) return trained.error();
   auto rule = optim::rule_named(job.forward_only() ? "sgd" : options.optimizer);
   if (!rule) return rule.error();
@@ -94,6 +98,8 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   trainer_options.batch = options.batch;
   trainer_options.micro_tokens = options.batch * options.length;
   trainer_options.update_inside = options.update_inside;
+  trainer_options.offload = options.offload;
+  trainer_options.rounding = tune::rounding_pass(options.rounding);
   trainer_options.compile = (*session)->options().compile;
   const engine::MachineLimits limits = engine::measure_limits((*session)->pool(), 0.2);
   trainer_options.machine = engine::machine_of(limits);

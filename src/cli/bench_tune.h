@@ -12,7 +12,7 @@
 namespace hone::cli {
 
 struct TuneBench {
-  std::string method = "lora";  // lora, pooled, full, head, zo, forward
+  std::string method = "lora";  // of MethodOptions, zo, or forward
   std::string optimizer = "adamw";
   std::int64_t batch = 4;
   std::int64_t length = 256;
@@ -23,6 +23,8 @@ struct TuneBench {
   std::string layers = "all";
   std::int64_t directions = 1;
   std::string memory;
+  std::string rounding = "none";
+  std::string offload;  // folder of the optimizer's state; empty: in memory
   bool update_inside = false;
 };
 

@@ -15,10 +15,10 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("-o,--output", options.output,
                    "the adapter: a name ending in .gguf, or a PEFT folder", "PATH");
   arguments.choice(
-      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head", "zo"},
-      "what is trained: low-rank matrices beside the weights, the same on sums of "
-      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix; zo: by "
-      "forward passes alone, in the memory of inference");
+      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head", "prompt", "zo"},
+      "what is trained: low-rank matrices beside the weights, the same on sums of blocks (merges "
+      "exactly), with magnitudes apart, all weights, the output matrix, virtual tokens in front of "
+      "the text; zo: by forward passes alone, in the memory of inference");
   arguments.option("--modules", job.method.modules,
                    "weights that get adapters: q,k,v,o,gate,up,down, attn, mlp, all, or an "
                    "expression",
@@ -27,7 +27,12 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("--alpha", job.method.alpha, "the adapter counts alpha / rank", Numbers{0});
   arguments.option("--dropout", job.method.dropout, "chance of dropping an adapter's input",
                    Numbers{0, 1});
-  arguments.option("--optimizer", job.optimizer, "the update rule (docs/optimizers.md)", "NAME");
+  arguments.option("--virtual-tokens", job.method.virtual_tokens, "of a soft prompt",
+                   Integers{1, formats::kMostVirtualTokens});
+  arguments.option("--prompt-text", job.method.prompt_text,
+                   "what a soft prompt begins as; default: tokens drawn by the seed", "TEXT");
+  arguments.option("--optimizer", job.optimizer,
+                   "the update rule (docs/optimizers.md); default adamw, of zo sgd", "NAME");
   arguments.option("--set", job.settings, "of the update rule: beta1=0.9,beta2=0.99", "SETTINGS");
   arguments.option("--learning-rate", job.learning_rate, "the peak; 0: by method and rule",
                    Numbers{0});
@@ -44,8 +49,8 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.flag("--everything", job.everything, "loss on all tokens, not on answers only");
   arguments.option("-s,--seed", options.seed, "same seed, same bits", Integers{0});
   arguments.option("--memory", options.memory,
-                   "most memory of the process, as 2GB; activations are made again and batches "
-                   "split until it fits",
+                   "most memory of the process, as 2GB; activations are made again, batches split "
+                   "and the optimizer's state put into a file until it fits",
                    "SIZE");
   arguments.choice("--arithmetic", job.arithmetic, {"int8", "float"},
                    "of forward products with quantized weights");
@@ -53,7 +58,7 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of products in f32, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
-  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "full", "head"},
+  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
                    "of zo: what moves; low-rank is an adapter whose A stays");
   arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
                    "of zo: the exact derivative along a direction, or differences of losses");
@@ -65,9 +70,9 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of zo: derivatives as they are, over their spread, or their ranks alone");
   arguments.option("--derivative-clip", job.derivative_clip,
                    "of zo: largest derivative along a direction; 0: none", Numbers{0});
-  arguments.option("--layers", job.layers,
-                   "of zo, that move: all, random (others each step), or how many of the last",
-                   "WHICH");
+  arguments.option(
+      "--layers", job.layers,
+      "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");
   arguments.choice("--factor", job.factor, {"inputs", "random"},
                    "of zo: A of low-rank, of the layers' own inputs or random");
   arguments.option("--reward", job.reward,
@@ -80,6 +85,8 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("--answer-tokens", job.answer_tokens, "most of an answer that is judged",
                    Integers{1, 1 << 20});
   arguments.option("--program-seconds", job.program_seconds, "that a program may take", Numbers{0});
+  arguments.flag("--offload", job.offload,
+                 "the optimizer's state lies in a file beside the checkpoints: the same bits");
   arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});
   arguments.option("--questions", options.questions,
                    "prompts answered before and after, to see the difference", "FILE");

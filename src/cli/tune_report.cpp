@@ -18,18 +18,6 @@
 namespace hone::cli {
 namespace {
 
-// A step takes about this many times what the limits allow: products reach 70 to 80 % of the peaks,
-// and what lies between them counts as well (Zen 3, 2 threads, 2026-11-25).
-constexpr double kBesideTheLimit = 1.6;
-
-double estimated_step_seconds(tune::Job& job) {
-  const auto targets = static_cast<double>(job.data().report.tokens) /
-                       static_cast<double>(std::max<std::size_t>(1, job.data().examples.size()));
-  const double tokens = targets * static_cast<double>(job.options().batch);
-  const double runs = std::max(1.0, tokens / static_cast<double>(job.planned_tokens()));
-  return job.plan().cost.seconds * runs * kBesideTheLimit;
-}
-
 std::vector<std::string> examples_of_names(const tune::Trained& trained) {
   std::vector<std::string> names;
   for (const tune::TrainedTensor& tensor : trained.tensors) {
@@ -39,33 +27,6 @@ std::vector<std::string> examples_of_names(const tune::Trained& trained) {
 }
 
 }  // namespace
-
-Result<std::int64_t> bytes_of_text(std::string_view text) {
-  double value = 0;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  std::string unit(end, text.data() + text.size());
-  std::erase(unit, ' ');
-  std::ranges::transform(unit, unit.begin(), [](char c) {
-    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-  });
-  double factor = 0;
-  if (unit.empty() || unit == "B") factor = 1;
-  if (unit == "K" || unit == "KB") factor = 1e3;
-  if (unit == "M" || unit == "MB") factor = 1e6;
-  if (unit == "G" || unit == "GB") factor = 1e9;
-  if (unit == "KIB") factor = 1024;
-  if (unit == "MIB") factor = 1024.0 * 1024;
-  if (unit == "GIB") factor = 1024.0 * 1024 * 1024;
-  if (code != std::errc() || factor == 0 || !(value > 0) || value * factor > 1e18) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "this is no size in bytes",
-                 "",
-                 std::string(text),
-                 "a number and a unit, as 600MB or 2GiB",
-                 ""};
-  }
-  return static_cast<std::int64_t>(value * factor);
-}
 
 std::int64_t planned_bytes(tune::Job& job) { return job.planned_bytes(); }
 
@@ -86,10 +47,12 @@ Json plan_document(tune::Job& job) {
                {{"weights", memory.weights},
                 {"trained", memory.trained},
                 {"optimizer", memory.optimizer},
+                {"offloaded", memory.offloaded},
                 {"gradients", memory.gradients},
                 {"activations", memory.activations},
                 {"work", memory.work},
                 {"estimated", planned_bytes(job)}}},
+              {"estimated_step_seconds", job.step_seconds()},
               {"kept_bytes", job.plan().kept.kept},
               {"operations_again", job.plan().kept.again}};
 }
@@ -117,8 +80,18 @@ void report_plan(tune::Job& job, Output& output) {
     output.print(fmt::format("to fit into {}, {} operations are made again in the backward part\n",
                              human_bytes(job.memory_limit()), job.plan().kept.again));
   }
-  output.print(fmt::format("{} steps, about {} each\n", job.steps(),
-                           human_duration(estimated_step_seconds(job))));
+  if (job.offloads()) {
+    output.print(
+        fmt::format("the optimizer's state, {}, lies in a file; what a step does not work "
+                    "on is not in memory\n",
+                    human_bytes(memory.offloaded)));
+  }
+  if (job.step_seconds() > 0) {
+    output.print(
+        fmt::format("{} steps, about {} each as measured, {} together\n", job.steps(),
+                    human_duration(job.step_seconds()),
+                    human_duration(job.step_seconds() * static_cast<double>(job.steps()))));
+  }
 }
 
 Result<std::vector<Answered>> read_questions(const std::string& path) {

@@ -45,6 +45,7 @@ class TuneRun {
 
   Status run() {
     HONE_RETURN_IF_ERROR(open());
+    HONE_RETURN_IF_ERROR(job_->measure_step());
     if (leads()) report_plan(*job_, output_);
     if (options_.dry) return finish_dry();
     if (leads()) HONE_RETURN_IF_ERROR(begin_records());
@@ -107,6 +108,8 @@ class TuneRun {
           options_.resume.empty() ? options_.output + ".checkpoints" : options_.resume;
     }
     HONE_RETURN_IF_ERROR(join());
+    // A file of optimizer state lies where checkpoints do.
+    options_.job.scratch = options_.checkpoints;
     auto job = tune::Job::open(options_.job, workers_.get());
     if (!job) return job.error();
     job_ = *std::move(job);
@@ -190,9 +193,11 @@ class TuneRun {
     auto report = job_->trainer().step();
     if (!report) return report.error();
     if (report->skipped) {
-      if (leads())
-        output_.note(fmt::format("step {}: the loss or the gradient is not finite; nothing changed",
-                                 report->step));
+      const char* told =
+          options_.job.forward_only()
+              ? "the losses are not finite; the step before is taken back, the rate halved"
+              : "the loss or the gradient is not finite; nothing changed";
+      if (leads()) output_.note(fmt::format("step {}: {}", report->step, told));
       if (++skipped_ > 20) {
         return Error{ErrorCode::kOutOfRange,
                      "the loss is not finite any more",
@@ -201,8 +206,8 @@ class TuneRun {
                      "a finite loss",
                      "lower --learning-rate; the last checkpoint is good"};
       }
-    } else {
-      curve_.loss.push_back(report->loss);
+    } else if (options_.job.rank.empty()) {
+      curve_.loss.push_back(judged() ? 0 - report->loss : report->loss);
     }
     curve_.steps.push_back(*report);
     const std::pair<std::string_view, double> metrics[] = {
@@ -212,6 +217,13 @@ class TuneRun {
         {"tokens_per_second", static_cast<double>(report->tokens) / report->seconds},
         {"step_seconds", report->seconds}};
     if (leads()) HONE_RETURN_IF_ERROR(store_->log(id_, report->step, metrics));
+    if (!report->skipped) {
+      progress.set_note(fmt::format("{} {:.4f}, {:.0f} tokens/s, {:.0f} % of the limit",
+                                    judged() ? "reward" : "loss",
+                                    judged() ? 0 - report->loss : report->loss,
+                                    static_cast<double>(report->tokens) / report->seconds,
+                                    100 * job_->limit_seconds(report->tokens) / report->seconds));
+    }
     progress.update(report->step);
     return {};
   }
@@ -237,6 +249,9 @@ class TuneRun {
                     *after, *after < before ? "lower" : "higher", std::abs(*after - before)));
     return {};
   }
+
+  // By rewards or rankings: steps may change nothing, and what is shown is no loss.
+  bool judged() const { return !options_.job.reward.empty() || !options_.job.rank.empty(); }
 
   // Whether somebody pressed Ctrl-C: all processes end at the same step.
   Result<bool> all_stop() {
@@ -296,7 +311,7 @@ class TuneRun {
         const Status status = stops ? (*stops ? Status() : one_step(progress)) : stops.error();
         if (!status.ok()) return keep_and_give_up(*writer, status);
         if (*stops) break;
-        if (curve_.steps.size() == 1 && !resumed_) {
+        if (curve_.steps.size() == 1 && !resumed_ && !judged()) {
           HONE_RETURN_IF_ERROR(check_effect(*probe_before));
         }
         const std::int64_t done = job_->trainer().steps_done();
@@ -341,7 +356,7 @@ class TuneRun {
       document["run"] = id_;
       document["output"] = options_.output;
       document["steps"] = job_->trainer().steps_done();
-      document["loss"] = curve_.loss;
+      document[judged() ? "reward" : "loss"] = curve_.loss;
       document["seconds"] = seconds;
       document["tokens_per_second"] = rate;
       document["peak_bytes"] = peak;
@@ -357,18 +372,19 @@ class TuneRun {
     }
     if (curve_.loss.size() > 1) {
       tune::Series series;
-      series.name = "loss";
+      series.name = judged() ? "reward" : "loss";
       for (std::size_t i = 0; i < curve_.loss.size(); ++i) {
         series.x.push_back(static_cast<double>(i + 1));
         series.y.push_back(curve_.loss[i]);
       }
       output_.print(tune::terminal_chart(std::span(&series, 1), 76, 14, output_.color(),
-                                         {"", "step", "loss"}));
+                                         {"", "step", series.name}));
     }
     Table table({"", "", ""}, "lrr");
     table.row({"", "first", "last"});
     if (!curve_.loss.empty()) {
-      table.row({"loss of the examples", fmt::format("{:.4f}", curve_.loss.front()),
+      table.row({judged() ? "reward of the answers" : "loss of the examples",
+                 fmt::format("{:.4f}", curve_.loss.front()),
                  fmt::format("{:.4f}", recent(curve_.loss))});
     }
     if (!job_->held_out().empty()) {

@@ -81,6 +81,9 @@ Result<Adapter> from_peft(const std::string& folder, const ModelSource& model) {
   adapter.architecture = (*family)->architecture;
   adapter.base = peft->base;
   adapter.alpha = peft->alpha;
+  adapter.virtual_tokens = peft->virtual_tokens;
+  adapter.hidden = peft->hidden;
+  adapter.prompt = std::move(peft->prompt);
   for (auto& [name, weight] : peft->weights) {
     const auto named = gguf_of(**family, name);
     if (!named) {
@@ -96,6 +99,20 @@ Result<Adapter> from_peft(const std::string& folder, const ModelSource& model) {
     adapter.weights.emplace(named->name, std::move(weight));
   }
   return adapter;
+}
+
+// A soft prompt is as wide as the embedding.
+Status fits_prompt(const Adapter& adapter, const ModelSource& model) {
+  const formats::TensorRecord* embedding = model.find("token_embd.weight");
+  const std::int64_t columns =
+      embedding != nullptr && embedding->shape.size() == 2 ? embedding->shape[1] : 0;
+  if (adapter.hidden == columns) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               "the soft prompt does not fit the model",
+               "",
+               fmt::format("{} numbers a virtual token", adapter.hidden),
+               fmt::format("{}", columns),
+               "is it for this model?"};
 }
 
 std::string matrix_text(std::int64_t rows, std::int64_t columns) {
@@ -157,6 +174,7 @@ Status fits_model(const Adapter& adapter, const ModelSource& model) {
                  *architecture,
                  "give the model that it was trained on"};
   }
+  if (adapter.kind == AdapterKind::kPrompt) return fits_prompt(adapter, model);
   for (const auto& [name, weight] : adapter.weights) {
     HONE_RETURN_IF_ERROR(fits_weight(name, weight, adapter.kind, model));
   }
@@ -202,7 +220,11 @@ Status write_adapter(const std::string& path, const Adapter& adapter, const Mode
     transposed = transposed || named->change == Change::kTranspose;
     peft.weights.emplace(named->name, std::move(changed));
   }
-  return formats::write_adapter_peft(path, peft, {.fan_in_fan_out = transposed});
+  const auto layers =
+      model.metadata().integer(fmt::format("{}.block_count", (*family)->architecture));
+  if (!layers) return layers.error();
+  return formats::write_adapter_peft(
+      path, peft, {.fan_in_fan_out = transposed, .layers = *layers, .heads = heads->query});
 }
 
 passes::LoraOptions lora_options(const Adapter& adapter) {

@@ -16,7 +16,8 @@ namespace hone::engine {
 // keys GGUF has another order of rows). Fits the model: see fits_model.
 Result<formats::Adapter> read_adapter(const std::string& path, const ModelSource& model);
 
-// Errors: kInvalidArgument for an adapter of another architecture or with other sizes, kNotFound
+// Errors: kInvalidArgument for an adapter of another architecture or with other sizes (a soft
+// prompt's columns are the model's hidden size, its tokens fewer than the context), kNotFound
 // for a weight that the model lacks, kUnsupported for embeddings, for an output that is tied to
 // them, and for weights of a type that cannot be decoded.
 Status fits_model(const formats::Adapter& adapter, const ModelSource& model);
@@ -26,7 +27,8 @@ Status fits_model(const formats::Adapter& adapter, const ModelSource& model);
 Status write_adapter(const std::string& path, const formats::Adapter& adapter,
                      const ModelSource& model);
 
-// The pass that runs it. The scale is not in it: Session::attach puts it into B.
+// The pass that runs it, of all but soft prompts. The scale is not in it: Session::attach puts it
+// into B.
 passes::LoraOptions lora_options(const formats::Adapter& adapter);
 
 // What DoRA multiplies every output of a weight by: magnitude / |row of W + scale * B A|. (R)
@@ -44,6 +46,9 @@ std::vector<float> dora_gain(const std::string& name, const formats::Adapter& ad
 // kNotFound for a word that addresses nothing, with what there is; kCorrupt for a broken
 // expression.
 Result<std::vector<std::string>> select_modules(const ModelSource& model, std::string_view words);
+
+// The layer of a tensor by its name, as in "blk.7.attn_q.weight.lora_b"; -1 where it has none.
+std::int64_t layer_of(std::string_view name);
 
 // The name in Hugging Face's model of a GGUF weight; empty where it has none.
 std::string hugging_face_weight(const ModelSource& model, std::string_view gguf);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/merge.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 #include <span>
@@ -73,6 +75,14 @@ Result<std::vector<MergedTensor>> merge_adapter(const ModelSource& model, const 
                                                 const MergeOptions& options, ThreadPool& pool) {
   HONE_RETURN_IF_ERROR(formats::check_adapter(adapter));
   HONE_RETURN_IF_ERROR(fits_model(adapter, model));
+  if (adapter.kind == AdapterKind::kPrompt) {
+    return Error{ErrorCode::kUnsupported,
+                 "a soft prompt is in no weight, so it cannot be merged",
+                 "",
+                 fmt::format("{} virtual tokens", adapter.virtual_tokens),
+                 "an adapter of weights",
+                 "run the model with --adapter"};
+  }
   static_assert(formats::kPoolColumns == quant::kShiftBlock);
   const bool pooled = adapter.kind == AdapterKind::kPooled;
   std::set<std::string> shifted;

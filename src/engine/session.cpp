@@ -18,6 +18,12 @@ constexpr std::size_t kMostPrograms = 32;
 // Without an option: enough for long conversations on small machines.
 constexpr std::int64_t kDefaultContext = 4096;
 
+// Stands for a virtual token in a sequence: equal to none of the vocabulary, so that no beginning
+// of a plain prompt is taken for it.
+constexpr TokenId kVirtualToken = -1;
+// Tells for each row which virtual token it is.
+constexpr const char* kVirtualRows = "virtual";
+
 bool same(const models::Batch& a, const models::Batch& b) {
   return a.tokens == b.tokens && a.sequences == b.sequences && a.pages == b.pages &&
          a.rows == b.rows;
@@ -86,17 +92,21 @@ Status Session::start() {
   const std::int64_t cache_bytes =
       static_cast<std::int64_t>(layout.page_bytes_key() + layout.page_bytes_value()) *
       ((options_.budget + kernels::kPageTokens - 1) / kernels::kPageTokens) * config_.layers;
-  const std::int64_t needed = source_.file_bytes() + cache_bytes;
   const std::int64_t available = memory_info().available;
-  if (available > 0 && needed > available) {
+  const bool too_large = available > 0 && source_.file_bytes() + cache_bytes > available;
+  // A model larger than the memory streams its weights through half of what is left.
+  if (options_.stream == 0 && too_large) options_.stream = (available - cache_bytes) / 2;
+  const std::int64_t weight_bytes = options_.stream > 0 ? options_.stream : source_.file_bytes();
+  if (available > 0 && weight_bytes + cache_bytes > available) {
     return Error{ErrorCode::kOutOfMemory,
                  "the model does not fit into this machine's memory",
                  "",
-                 fmt::format("{} for weights and {} for keys and values",
-                             human_bytes(source_.file_bytes()), human_bytes(cache_bytes)),
+                 fmt::format("{} for weights and {} for keys and values", human_bytes(weight_bytes),
+                             human_bytes(cache_bytes)),
                  fmt::format("at most {} available", human_bytes(available)),
                  "lower --context, or use a smaller or more quantized model"};
   }
+  if (options_.stream > 0) weights_.stream(options_.stream);
   cache_.emplace(layout, config_.layers, options_.budget);
   options_.compile.lower.threads = pool_.size();
   source_.release_header();
@@ -106,6 +116,9 @@ Status Session::start() {
 Result<ir::Graph> Session::build_graph(const models::Batch& batch) {
   auto graph =
       family_->build(config_, batch, [this](std::string_view name) { return weights_.find(name); });
+  if (graph && virtual_tokens_ > 0) {
+    return passes::add_soft_prompt(*graph, {virtual_tokens_, kVirtualRows, false});
+  }
   if (!graph || !adapter_) return graph;
   return passes::add_lora(*graph, *adapter_);
 }
@@ -113,6 +126,7 @@ Result<ir::Graph> Session::build_graph(const models::Batch& batch) {
 Status Session::attach(const formats::Adapter& adapter, double strength) {
   HONE_RETURN_IF_ERROR(formats::check_adapter(adapter));
   HONE_RETURN_IF_ERROR(fits_model(adapter, source_));
+  if (adapter.kind == formats::AdapterKind::kPrompt) return attach_prompt(adapter, strength);
   for (const auto& [name, weight] : adapter.weights) {
     const double scale = adapter.scale(weight.rank) * strength;
     std::vector<float> b(weight.b);
@@ -132,6 +146,7 @@ Status Session::attach(const formats::Adapter& adapter, double strength) {
                            std::as_bytes(std::span(gain)));
     if (!added) return added.error();
   }
+  virtual_tokens_ = 0;
   adapter_ = lora_options(adapter);
   adapter_form_ = formats::adapter_kind_name(adapter.kind);
   for (const auto& [name, rank] : adapter_->ranks) {
@@ -141,7 +156,35 @@ Status Session::attach(const formats::Adapter& adapter, double strength) {
   return {};
 }
 
+Status Session::attach_prompt(const formats::Adapter& adapter, double strength) {
+  if (strength == 0) {
+    detach();
+    return {};
+  }
+  if (strength != 1 || adapter.virtual_tokens >= options_.context) {
+    return Error{ErrorCode::kInvalidArgument,
+                 strength != 1 ? "a soft prompt is there as it was trained, or not at all"
+                               : "the soft prompt leaves no room for text",
+                 "",
+                 strength != 1 ? fmt::format("a strength of {}", strength)
+                               : fmt::format("{} virtual tokens in a context of {}",
+                                             adapter.virtual_tokens, options_.context),
+                 "",
+                 strength != 1 ? "use 1 or 0" : "raise --context"};
+  }
+  const auto added = weights_.add_owned(std::string(passes::kSoftPromptName),
+                                        ir::tensor_type({adapter.virtual_tokens, adapter.hidden}),
+                                        std::as_bytes(std::span(adapter.prompt)));
+  if (!added) return added.error();
+  adapter_.reset();
+  virtual_tokens_ = adapter.virtual_tokens;
+  adapter_form_ = fmt::format("prompt {}", virtual_tokens_);
+  weights_changed();
+  return {};
+}
+
 void Session::detach() {
+  virtual_tokens_ = 0;
   adapter_.reset();
   adapter_form_.clear();
   weights_changed();
@@ -213,7 +256,15 @@ void Session::end(SequenceId id) {
 
 std::int64_t Session::length(SequenceId id) const {
   const auto at = sequences_.find(id);
-  return at == sequences_.end() ? 0 : static_cast<std::int64_t>(at->second.tokens.size());
+  if (at == sequences_.end()) return 0;
+  const auto all = static_cast<std::int64_t>(at->second.tokens.size());
+  return std::max<std::int64_t>(0, all - at->second.virtual_tokens);
+}
+
+std::int64_t Session::missing_virtual(const Sequence& sequence) const {
+  if (sequence.tokens.empty()) return virtual_tokens_;
+  return std::max<std::int64_t>(
+      0, sequence.virtual_tokens - static_cast<std::int64_t>(sequence.tokens.size()));
 }
 
 Status Session::truncate(SequenceId id, std::int64_t length) {
@@ -223,6 +274,7 @@ Status Session::truncate(SequenceId id, std::int64_t length) {
                  fmt::format("{}", length),   fmt::format("0 to {}", this->length(id)), ""};
   }
   Sequence& sequence = at->second;
+  if (length > 0) length += sequence.virtual_tokens;
   const auto keep =
       static_cast<std::size_t>((length + kernels::kPageTokens - 1) / kernels::kPageTokens);
   const std::vector<std::int32_t> before = sequence.pages;
@@ -257,11 +309,14 @@ std::int64_t Session::reuse(SequenceId id, std::span<const TokenId> prompt) {
       prompt.empty()) {
     return 0;
   }
+  std::vector<TokenId> whole(static_cast<std::size_t>(virtual_tokens_), kVirtualToken);
+  whole.insert(whole.end(), prompt.begin(), prompt.end());
   // The last token is always evaluated: its logits are wanted.
-  at->second.pages = cache_->share(prompt.first(prompt.size() - 1));
+  at->second.pages = cache_->share(std::span(whole).first(whole.size() - 1));
   const std::size_t shared = at->second.pages.size() * kernels::kPageTokens;
-  at->second.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(shared));
-  return static_cast<std::int64_t>(shared);
+  at->second.tokens.assign(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(shared));
+  at->second.virtual_tokens = virtual_tokens_;
+  return length(id);
 }
 
 Status Session::check(std::span<const Request> requests) const {
@@ -279,13 +334,15 @@ Status Session::check(std::span<const Request> requests) const {
                    "a sequence of this session, once a step, and at least one token",
                    ""};
     }
-    const std::int64_t total =
-        length(request.sequence) + static_cast<std::int64_t>(request.tokens.size());
+    const Sequence& sequence = sequences_.at(request.sequence);
+    const std::int64_t in_front = missing_virtual(sequence);
+    const std::int64_t total = static_cast<std::int64_t>(sequence.tokens.size()) + in_front +
+                               static_cast<std::int64_t>(request.tokens.size());
     if (total > options_.context) {
       return Error{ErrorCode::kOutOfRange,
                    "the text is longer than the context",
                    "",
-                   fmt::format("{} tokens", total),
+                   fmt::format("{} tokens, virtual ones included", total),
                    fmt::format("at most {}", options_.context),
                    "shorten the prompt, or raise --context"};
     }
@@ -323,24 +380,28 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
   HONE_RETURN_IF_ERROR(check(requests));
   models::Batch batch{0, static_cast<std::int64_t>(requests.size()),
                       (options_.context + kernels::kPageTokens - 1) / kernels::kPageTokens, 0};
-  std::vector<std::int32_t> tokens, positions, slots, offsets{0}, pages, rows;
+  std::vector<std::int32_t> tokens, positions, slots, offsets{0}, pages, rows, virtual_rows;
   pages.assign(static_cast<std::size_t>(batch.sequences * batch.pages), 0);
   for (std::size_t s = 0; s < requests.size(); ++s) {
     const Request& request = requests[s];
     Sequence& sequence = sequences_.at(request.sequence);
-    const Status taken = take_pages(sequence, static_cast<std::int64_t>(request.tokens.size()));
+    const auto in_front = static_cast<std::size_t>(missing_virtual(sequence));
+    const std::size_t count = in_front + request.tokens.size();
+    const Status taken = take_pages(sequence, static_cast<std::int64_t>(count));
     if (!taken.ok()) {
       give_back_pages(requests.first(s + 1));
       return taken.error();
     }
-    for (std::size_t i = 0; i < request.tokens.size(); ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
       const std::size_t position = sequence.tokens.size() + i;
-      tokens.push_back(request.tokens[i]);
+      tokens.push_back(i < in_front ? 0 : request.tokens[i - in_front]);
+      virtual_rows.push_back(
+          static_cast<std::int32_t>(i < in_front ? position : static_cast<std::size_t>(INT32_MAX)));
       positions.push_back(static_cast<std::int32_t>(position));
       slots.push_back(sequence.pages[position / kernels::kPageTokens] * kernels::kPageTokens +
                       static_cast<std::int32_t>(position % kernels::kPageTokens));
-      const bool last = i + 1 == request.tokens.size();
-      if (last || request.logits == Wanted::kAll) {
+      const bool last = i + 1 == count;
+      if (last || (i >= in_front && request.logits == Wanted::kAll)) {
         rows.push_back(static_cast<std::int32_t>(tokens.size() - 1));
       }
     }
@@ -359,19 +420,28 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
   const runtime::Program& program = *(*bound)->program;
   std::vector<std::span<const std::byte>> inputs;
   for (const runtime::Slot& slot : program.inputs) {
-    const std::vector<std::int32_t>& values = slot.name == "tokens"      ? tokens
-                                              : slot.name == "positions" ? positions
-                                              : slot.name == "slots"     ? slots
-                                              : slot.name == "offsets"   ? offsets
-                                              : slot.name == "pages"     ? pages
-                                                                         : rows;
+    const std::vector<std::int32_t>& values = slot.name == "tokens"       ? tokens
+                                              : slot.name == "positions"  ? positions
+                                              : slot.name == "slots"      ? slots
+                                              : slot.name == "offsets"    ? offsets
+                                              : slot.name == "pages"      ? pages
+                                              : slot.name == kVirtualRows ? virtual_rows
+                                                                          : rows;
     inputs.push_back(bytes_of(values));
   }
-  runtime::execute(program, {(*bound)->weights, inputs, (*bound)->caches}, pool_, workspace_,
-                   profile_);
+  const Status ran = runtime::execute(program, {(*bound)->weights, inputs, (*bound)->caches}, pool_,
+                                      workspace_, profile_);
+  if (!ran.ok()) {
+    give_back_pages(requests);
+    return ran.error();
+  }
   for (const Request& request : requests) {
     Sequence& sequence = sequences_.at(request.sequence);
     const std::size_t full_before = sequence.tokens.size() / kernels::kPageTokens;
+    const std::int64_t in_front = missing_virtual(sequence);
+    if (sequence.tokens.empty()) sequence.virtual_tokens = in_front;
+    sequence.tokens.insert(sequence.tokens.end(), static_cast<std::size_t>(in_front),
+                           kVirtualToken);
     sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
     if (!options_.reuse_prefixes || !sequence.shares) continue;
     for (std::size_t p = full_before; p < sequence.tokens.size() / kernels::kPageTokens; ++p) {
@@ -384,12 +454,12 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
 
 Result<std::span<const float>> Session::prefill(SequenceId id, std::span<const TokenId> tokens) {
   const std::int64_t total = length(id) + static_cast<std::int64_t>(tokens.size());
-  if (total > options_.context) {
+  if (total > context()) {
     return Error{ErrorCode::kOutOfRange,
                  "the prompt is longer than the context",
                  "",
                  fmt::format("{} tokens", total),
-                 fmt::format("at most {}", options_.context),
+                 fmt::format("at most {}", context()),
                  "shorten the prompt, or raise --context"};
   }
   std::span<const float> logits;

@@ -20,6 +20,7 @@
 #include "engine/model_source.h"
 #include "engine/weights.h"
 #include "models/family.h"
+#include "passes/transform/soft_prompt.h"
 #include "runtime/execute.h"
 
 namespace hone::engine {
@@ -30,6 +31,10 @@ struct SessionOptions {
   std::int64_t budget = 0;   // tokens of all sequences together; 0: `context`
   std::int64_t batch = 256;  // tokens of one prefill step
   bool reuse_prefixes = true;
+  // Bytes of the window that matrices are streamed through from their file, step by step
+  // (docs/streaming.md). 0: only where the model is larger than the memory that is available; below
+  // 0: never.
+  std::int64_t stream = 0;
   CompileOptions compile;
 };
 
@@ -54,11 +59,15 @@ class Session {
   const ModelSource& source() const { return source_; }
   const SessionOptions& options() const { return options_; }
   int threads() const { return pool_.size(); }
-  std::int64_t context() const { return options_.context; }
+  // Tokens of the longest text: what the cache holds, less a soft prompt's virtual tokens.
+  std::int64_t context() const { return options_.context - virtual_tokens_; }
+  std::int64_t virtual_tokens() const { return virtual_tokens_; }
   KvCache& cache() { return *cache_; }
   WeightStore& weights() { return weights_; }
   ThreadPool& pool() { return pool_; }
 
+  // Lengths and tokens of sequences are those of their text: virtual tokens of a soft prompt go in
+  // front of a sequence's first token by themselves and are not counted.
   SequenceId begin();
   void end(SequenceId id);
   // Forgets the tokens of a sequence from `length` on.
@@ -77,7 +86,9 @@ class Session {
   // Runs with an adapter that fits the model from the next step on, in place of the one before; B
   // is multiplied by the adapter's scale times `strength`. An adapter of the same form, weights and
   // ranks as one before compiles nothing. Sequences that hold tokens keep their keys and values as
-  // they are. Errors are those of fits_model, and leave the session as it was.
+  // they are, virtual tokens included or not. A soft prompt has no strength between. Errors are
+  // those of fits_model and kInvalidArgument for a strength or a context that leaves no text; they
+  // leave the session as it was.
   Status attach(const formats::Adapter& adapter, double strength = 1);
   void detach();
   // Weights were written: beginnings of prompts computed before are not shared any more.
@@ -104,15 +115,19 @@ class Session {
     std::vector<runtime::CachePages> caches;
   };
   struct Sequence {
-    std::vector<TokenId> tokens;
+    std::vector<TokenId> tokens;  // kVirtualToken for those of a soft prompt
     std::vector<std::int32_t> pages;
-    bool shares = true;  // all its tokens were computed with the present weights
+    std::int64_t virtual_tokens = 0;  // in front of the text; set by its first token
+    bool shares = true;               // all its tokens were computed with the present weights
   };
 
   Session(ModelSource source, SessionOptions options);
   Status start();
   Result<Bound*> program_for(const models::Batch& batch);
   Status check(std::span<const Request> requests) const;
+  Status attach_prompt(const formats::Adapter& adapter, double strength);
+  // Virtual tokens that a sequence still lacks in front of its text.
+  std::int64_t missing_virtual(const Sequence& sequence) const;
   Status take_pages(Sequence& sequence, std::int64_t tokens);
   void drop_pages(Sequence& sequence, std::size_t keep);
   void give_back_pages(std::span<const Request> requests);
@@ -124,7 +139,8 @@ class Session {
   const models::Family* family_ = nullptr;
   models::Config config_;
   std::optional<passes::LoraOptions> adapter_;
-  std::string adapter_form_;  // what programs depend on: form, weights and ranks
+  std::int64_t virtual_tokens_ = 0;  // of the soft prompt that is attached
+  std::string adapter_form_;         // what programs depend on: form, weights and ranks
   std::optional<KvCache> cache_;
   runtime::Workspace workspace_;
   std::list<Bound> programs_;  // most recently used first

@@ -4,11 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <numeric>
 
 #include "base/random.h"
+#include "engine/adapter.h"
 #include "passes/transform/tangent.h"
 
 namespace hone::feedback {
@@ -16,15 +16,6 @@ namespace {
 
 // Directions that run beside the value at once: more share its cost, and take activations each.
 constexpr std::int64_t kTogether = 8;
-
-// The layer of a tensor's name, "blk.7.attn_q.weight.lora_b": -1 where it belongs to none.
-std::int64_t layer_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "blk.";
-  if (!name.starts_with(kPrefix)) return -1;
-  std::int64_t layer = -1;
-  std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
-  return layer;
-}
 
 // Draws of another kind than directions: their step is none of theirs.
 constexpr std::uint64_t kLayerStream = 0x4C61796572ULL;
@@ -55,13 +46,15 @@ Result<std::unique_ptr<ForwardGradient>> ForwardGradient::create(
   made->base_.forward_only = true;
   made->base_.update = nullptr;
   made->workspace_ = std::move(workspace);
-  for (const Perturbed& tensor : made->tensors_) made->layers_.push_back(layer_of(tensor.name));
+  for (const Perturbed& tensor : made->tensors_)
+    made->layers_.push_back(engine::layer_of(tensor.name));
   const bool tangent = options.probe == Probe::kTangent;
   const std::int64_t together = tangent ? std::min(options.directions, kTogether) : 0;
+  const std::int64_t lowest = options.layers > 0 ? made->first_layer(0) : -1;
   for (int k = 0; k < static_cast<int>(together); ++k) {
     auto& spans = made->at_.emplace_back();
     for (const Perturbed& tensor : made->tensors_) {
-      if (tensor.fixed) {
+      if (tensor.fixed || engine::layer_of(tensor.name) < lowest) {
         spans.emplace_back();
         continue;
       }
@@ -357,8 +350,8 @@ std::int64_t ForwardGradient::compiled_programs() const {
 
 std::int64_t ForwardGradient::direction_bytes() const {
   std::size_t bytes = 0;
-  for (const Perturbed& tensor : tensors_) {
-    if (!tensor.fixed) bytes += tensor.values.size_bytes() * std::max<std::size_t>(at_.size(), 1);
+  for (const auto& spans : at_) {
+    for (const auto& span : spans) bytes += span.size_bytes();
   }
   return static_cast<std::int64_t>(bytes);
 }

@@ -80,11 +80,15 @@ Result<ir::Graph> run_pass(std::string_view name, const ir::Graph& graph) {
 }  // namespace
 
 void TokenBatch::add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
-                     float weight) {
+                     float weight, std::int64_t placeholders) {
+  for (std::int64_t i = 0; i < placeholders; ++i) {
+    tokens.push_back(0);
+    positions.push_back(static_cast<std::int32_t>(i));
+  }
   const auto start = static_cast<std::int32_t>(tokens.size());
   for (std::size_t i = 0; i < sequence.size(); ++i) {
     tokens.push_back(sequence[i]);
-    positions.push_back(static_cast<std::int32_t>(i));
+    positions.push_back(static_cast<std::int32_t>(placeholders) + static_cast<std::int32_t>(i));
     if (i + 1 < sequence.size() && i + 1 < learn.size() && learn[i + 1] != 0) {
       rows.push_back(start + static_cast<std::int32_t>(i));
       targets.push_back(sequence[i + 1]);
@@ -228,8 +232,8 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                      : slot.name == "slots"     ? bytes_of(slots)
                                                 : bytes_of(pages));
   }
-  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
-                   profile_ ? &bound.profile : nullptr);
+  HONE_RETURN_IF_ERROR(runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(),
+                                        *workspace_, profile_ ? &bound.profile : nullptr));
   Outcome outcome;
   const std::span<const float> losses = runtime::output(program, *workspace_, 0);
   const bool asks = !batch.choice_questions.empty();

@@ -35,9 +35,10 @@ struct TokenBatch {
   // Seed and step, for what is drawn by chance (dropout): the same numbers, the same draws.
   std::array<std::int32_t, 2> draws{0, 0};
 
-  // Adds a sequence; learn[i] tells whether tokens[i] is a target. `weight` is of each loss.
+  // Adds a sequence; learn[i] tells whether tokens[i] is a target. `weight` is of each loss. So
+  // many `placeholders` take the positions in front of it, for virtual tokens.
   void add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
-           float weight = 1.0F);
+           float weight = 1.0F, std::int64_t placeholders = 0);
   std::int64_t sequences() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
 };
 

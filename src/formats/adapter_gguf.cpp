@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kSuffixA = ".lora_a";
 constexpr std::string_view kSuffixB = ".lora_b";
 constexpr std::string_view kSuffixMagnitude = ".lora_m";
+constexpr std::string_view kPromptName = "soft_prompt.weight";
 
 Error broken(std::string what, std::string found, std::string expected) {
   return Error{ErrorCode::kCorrupt,
@@ -38,15 +39,15 @@ Status check_kind(const Metadata& metadata, Adapter& adapter) {
   }
   const auto kind = metadata.text("adapter.type");
   if (!kind) return kind.error();
-  const bool pooled = *kind == adapter_kind_name(AdapterKind::kPooled);
-  const bool dora = *kind == adapter_kind_name(AdapterKind::kDora);
-  if (!pooled && !dora && *kind != adapter_kind_name(AdapterKind::kLora)) {
-    return Error{ErrorCode::kUnsupported, "this kind of adapter is not known",
-                 "adapter.type",          printable(*kind),
-                 "lora, pooled or dora",  ""};
+  constexpr AdapterKind kKinds[] = {AdapterKind::kLora, AdapterKind::kPooled, AdapterKind::kDora,
+                                    AdapterKind::kPrompt};
+  const auto* const known = std::ranges::find(kKinds, *kind, adapter_kind_name);
+  if (known == std::end(kKinds)) {
+    return Error{ErrorCode::kUnsupported, "this kind of adapter is not known", "adapter.type",
+                 printable(*kind),        "lora, pooled, dora or prompt",      ""};
   }
-  adapter.kind = pooled ? AdapterKind::kPooled : dora ? AdapterKind::kDora : AdapterKind::kLora;
-  if (pooled) {
+  adapter.kind = *known;
+  if (adapter.kind == AdapterKind::kPooled) {
     const auto columns = metadata.integer("adapter.pooled.columns");
     if (!columns) return columns.error();
     if (*columns != kPoolColumns) {
@@ -90,6 +91,41 @@ Result<Part> part_of(const TensorRecord& tensor) {
   return Part{std::string(name.substr(0, name.size() - kSuffixA.size())), is_a, false};
 }
 
+// The one tensor of a soft prompt.
+Status read_prompt(const GgufFile& file, Adapter& adapter) {
+  const bool one = file.tensors().size() == 1 && file.tensors()[0].name == kPromptName &&
+                   file.tensors()[0].shape.size() == 2;
+  if (!one) {
+    return broken("the file holds no soft prompt", fmt::format("{} tensors", file.tensors().size()),
+                  fmt::format("one tensor '{}' (P, C)", kPromptName));
+  }
+  const TensorRecord& tensor = file.tensors()[0];
+  auto values = quant::dequantize(tensor.dtype, tensor.data);
+  if (!values) return values.error();
+  adapter.virtual_tokens = tensor.shape[0];
+  adapter.hidden = tensor.shape[1];
+  adapter.prompt = *std::move(values);
+  return {};
+}
+
+Status check_prompt(const Adapter& adapter) {
+  const std::int64_t tokens = adapter.virtual_tokens;
+  const bool whole = tokens > 0 && tokens <= kMostVirtualTokens && adapter.hidden > 0 &&
+                     adapter.weights.empty() &&
+                     static_cast<std::int64_t>(adapter.prompt.size()) / tokens == adapter.hidden &&
+                     static_cast<std::int64_t>(adapter.prompt.size()) % tokens == 0;
+  if (!whole) {
+    return broken("the soft prompt is not whole",
+                  fmt::format("{} virtual tokens of {}, {} numbers", tokens, adapter.hidden,
+                              adapter.prompt.size()),
+                  fmt::format("(P, C) numbers, P at most {}", kMostVirtualTokens));
+  }
+  const auto bad = std::ranges::find_if(adapter.prompt, [](float v) { return !std::isfinite(v); });
+  if (bad == adapter.prompt.end()) return {};
+  return broken("the soft prompt holds what is no number",
+                fmt::format("{} at {}", *bad, bad - adapter.prompt.begin()), "finite numbers");
+}
+
 std::span<const std::byte> bytes_of(const std::vector<float>& values) {
   return std::as_bytes(std::span(values));
 }
@@ -97,11 +133,17 @@ std::span<const std::byte> bytes_of(const std::vector<float>& values) {
 }  // namespace
 
 std::string_view adapter_kind_name(AdapterKind kind) {
-  return kind == AdapterKind::kPooled ? "pooled" : kind == AdapterKind::kDora ? "dora" : "lora";
+  switch (kind) {
+    case AdapterKind::kLora: return "lora";
+    case AdapterKind::kPooled: return "pooled";
+    case AdapterKind::kDora: return "dora";
+    case AdapterKind::kPrompt: return "prompt";
+  }
+  return "unknown";
 }
 
 std::int64_t Adapter::parameters() const {
-  std::int64_t sum = 0;
+  auto sum = static_cast<std::int64_t>(prompt.size());
   for (const auto& [name, weight] : weights) {
     sum += static_cast<std::int64_t>(weight.a.size() + weight.b.size() + weight.magnitude.size());
   }
@@ -109,6 +151,7 @@ std::int64_t Adapter::parameters() const {
 }
 
 Status check_adapter(const Adapter& adapter) {
+  if (adapter.kind == AdapterKind::kPrompt) return check_prompt(adapter);
   if (adapter.weights.empty()) return broken("the adapter changes nothing", "no tensors", "");
   if (!std::isfinite(adapter.alpha)) {
     return broken("the adapter's alpha is no number", fmt::format("{}", adapter.alpha), "");
@@ -159,6 +202,12 @@ Result<Adapter> adapter_of_gguf(const GgufFile& file, const std::string& path) {
   const auto alpha = metadata.number_or("adapter.lora.alpha", 0);
   if (!alpha) return alpha.error();
   adapter.alpha = *alpha;
+  if (adapter.kind == AdapterKind::kPrompt) {
+    Status status = read_prompt(file, adapter);
+    if (status.ok()) status = check_adapter(adapter);
+    if (!status) return status.error().in(path);
+    return adapter;
+  }
   for (const TensorRecord& tensor : file.tensors()) {
     const auto part = part_of(tensor);
     if (!part) return part.error().in(path);
@@ -194,9 +243,17 @@ Status write_adapter_gguf(const std::string& path, const Adapter& adapter) {
     metadata.set("general.base_model.0.name", adapter.base);
   }
   metadata.set("adapter.type", std::string(adapter_kind_name(adapter.kind)));
-  metadata.set("adapter.lora.alpha", static_cast<float>(adapter.alpha));
+  const bool prompt = adapter.kind == AdapterKind::kPrompt;
+  if (!prompt) metadata.set("adapter.lora.alpha", static_cast<float>(adapter.alpha));
   if (pooled) metadata.set("adapter.pooled.columns", static_cast<std::uint32_t>(kPoolColumns));
   std::vector<GgufTensorToWrite> tensors;
+  if (prompt) {
+    tensors.push_back({std::string(kPromptName),
+                       DType::kF32,
+                       {adapter.virtual_tokens, adapter.hidden},
+                       bytes_of(adapter.prompt),
+                       nullptr});
+  }
   for (const auto& [name, weight] : adapter.weights) {
     tensors.push_back({name + std::string(kSuffixA),
                        DType::kF32,

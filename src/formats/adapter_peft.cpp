@@ -24,6 +24,7 @@ constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kTensorsName = "adapter_model.safetensors";
 constexpr std::uintmax_t kMostConfigBytes = 16 << 20;
 // What PEFT puts in front of the model's own names.
+constexpr const char* kPromptName = "prompt_embeddings";
 constexpr std::string_view kPrefix = "base_model.model.";
 
 struct Config {
@@ -31,6 +32,8 @@ struct Config {
   double alpha = 8;
   bool rank_stabilized = false;
   bool dora = false;
+  bool prompt = false;
+  std::int64_t virtual_tokens = 0;
   std::vector<std::pair<std::string, double>> alpha_pattern;
 
   double alpha_of(std::string_view module) const {
@@ -62,9 +65,15 @@ const Json* find(const Json& root, const char* key) {
 // Features that would be lost without a word.
 Status refuse_unknown(const Json& root, const std::string& where) {
   const Json* type = find(root, "peft_type");
+  if (type != nullptr && *type == "PROMPT_TUNING") {
+    const Json* modules = find(root, "num_transformer_submodules");
+    if (modules == nullptr || *modules == 1) return {};
+    return bad(ErrorCode::kUnsupported, "the soft prompt is of an encoder and a decoder",
+               where + ", num_transformer_submodules", modules->dump(), "1");
+  }
   if (type == nullptr || *type != "LORA") {
     return bad(ErrorCode::kUnsupported, "this kind of PEFT adapter is not known",
-               where + ", peft_type", type == nullptr ? "" : type->dump(), "LORA");
+               where + ", peft_type", type == nullptr ? "" : type->dump(), "LORA or PROMPT_TUNING");
   }
   // Each changes what is computed, or which weights take part.
   for (const char* key : {"lora_bias", "use_qalora", "use_bdlora", "layer_replication",
@@ -111,6 +120,10 @@ Result<Config> read_config(const std::string& path) {
   Config config;
   if (const Json* base = find(root, "base_model_name_or_path"); base && base->is_string()) {
     config.base = base->get<std::string>();
+  }
+  config.prompt = root.value("peft_type", "") == "PROMPT_TUNING";
+  if (const Json* tokens = find(root, "num_virtual_tokens"); tokens && tokens->is_number()) {
+    config.virtual_tokens = tokens->get<std::int64_t>();
   }
   const auto number = [&](const char* key, double& value) -> Status {
     const Json* found = find(root, key);
@@ -228,6 +241,43 @@ Json config_of(const Adapter& adapter, const PeftWriteOptions& options) {
               {"target_modules", modules}};
 }
 
+Json prompt_config_of(const Adapter& adapter, const PeftWriteOptions& options) {
+  return Json{{"peft_type", "PROMPT_TUNING"},
+              {"task_type", "CAUSAL_LM"},
+              {"base_model_name_or_path", adapter.base},
+              {"num_virtual_tokens", adapter.virtual_tokens},
+              {"token_dim", adapter.hidden},
+              {"num_transformer_submodules", 1},
+              {"num_layers", options.layers},
+              {"num_attention_heads", options.heads},
+              {"prompt_tuning_init", "RANDOM"},
+              {"inference_mode", true}};
+}
+
+Result<Adapter> read_prompt(const Config& config, const Safetensors& file,
+                            const std::string& path) {
+  const auto tensors = file.tensors();
+  const bool one = tensors.size() == 1 && tensors[0].name == kPromptName &&
+                   tensors[0].shape.size() == 2 && tensors[0].shape[0] == config.virtual_tokens;
+  if (!one) {
+    return bad(
+        ErrorCode::kCorrupt, "the file holds no soft prompt", path,
+        tensors.empty() ? "no tensors" : tensors[0].name + " " + shape_text(tensors[0].shape),
+        fmt::format("one tensor '{}' ({}, C)", kPromptName, config.virtual_tokens));
+  }
+  auto values = quant::dequantize(tensors[0].dtype, tensors[0].data);
+  if (!values) return values.error().in(path);
+  Adapter adapter;
+  adapter.kind = AdapterKind::kPrompt;
+  adapter.base = config.base;
+  adapter.virtual_tokens = config.virtual_tokens;
+  adapter.hidden = tensors[0].shape[1];
+  adapter.prompt = *std::move(values);
+  const Status sound = check_adapter(adapter);
+  if (!sound) return sound.error().in(path);
+  return adapter;
+}
+
 Status make_folder(const std::string& path) {
   std::error_code code;
   if (fs::exists(path, code) && !(fs::is_directory(path, code) && fs::is_empty(path, code))) {
@@ -247,6 +297,7 @@ Result<Adapter> read_adapter_peft(const std::string& folder) {
   const std::string path = (fs::path(folder) / kTensorsName).string();
   const auto file = Safetensors::open(path);
   if (!file) return file.error();
+  if (config->prompt) return read_prompt(*config, *file, path);
   Adapter adapter;
   adapter.base = config->base;
   if (config->dora) adapter.kind = AdapterKind::kDora;
@@ -291,6 +342,14 @@ Status write_adapter_peft(const std::string& folder, const Adapter& adapter,
                "merge it into the model: `hone merge`");
   }
   std::vector<SafetensorsTensorToWrite> tensors;
+  const bool prompt = adapter.kind == AdapterKind::kPrompt;
+  if (prompt) {
+    tensors.push_back({kPromptName,
+                       DType::kF32,
+                       {adapter.virtual_tokens, adapter.hidden},
+                       std::as_bytes(std::span(adapter.prompt)),
+                       nullptr});
+  }
   for (const auto& [name, weight] : adapter.weights) {
     const std::string module = std::string(kPrefix) + module_of(name);
     tensors.push_back({module + ".lora_A.weight",
@@ -314,8 +373,8 @@ Status write_adapter_peft(const std::string& folder, const Adapter& adapter,
   const fs::path at(folder);
   Status status = write_safetensors((at / kTensorsName).string(), tensors, {{"format", "pt"}});
   if (status.ok()) {
-    const std::string text =
-        config_of(adapter, options).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+    const Json config = prompt ? prompt_config_of(adapter, options) : config_of(adapter, options);
+    const std::string text = config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
     status = write_file_atomically((at / kConfigName).string(), text);
   }
   if (status.ok()) return {};

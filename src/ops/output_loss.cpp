@@ -128,7 +128,10 @@ std::vector<Example> examples() {
 }
 
 Tangents tangent(const Linearization& at) {
-  if (at.results.size() < 2) return {ir::kNoTangent};
+  // A change of the matrix has no rule: it would need the logits' change, which nobody keeps.
+  if (at.results.size() < 2 || at.tangents[1] != ir::kNoTangent) {
+    return Tangents(at.results.size(), ir::kNoTangent);
+  }
   // The gradient to hidden is there already: its product with the change, summed by row.
   const std::int64_t columns = at.types[0].columns();
   const std::int32_t row =

@@ -55,6 +55,25 @@ std::vector<std::int32_t> gradient(const ir::Differentiation& d) {
   return out;
 }
 
+// Linear in both: the tangent of a row is that of where it came from. Operands that do not change
+// count as zeros.
+std::vector<std::int32_t> tangent(const ir::Linearization& at) {
+  const auto zeros = [&](const Type& type) {
+    return at.emit("constant", {},
+                   {{"shape", ir::Integers{type.rows(), type.columns()}},
+                    {"values", ir::Numbers(static_cast<std::size_t>(type.elements()), 0.0)}})[0];
+  };
+  std::int32_t x = at.tangents[0];
+  std::int32_t table = at.tangents[1];
+  if (x < 0 && table < 0) return {ir::kNoTangent};
+  if (table < 0) table = zeros(at.types[1]);
+  if (x < 0) {
+    // A multiple of the operand, not a constant as large as it.
+    x = at.emit("scale", {at.operands[0]}, {{"factor", 0.0}})[0];
+  }
+  return {at.emit("replace_rows", {x, table, at.operands[2]}, {})[0]};
+}
+
 std::vector<Example> examples() {
   return {{{{tensor_type({5, 32})},
             {tensor_type({2, 32})},
@@ -75,6 +94,7 @@ const OpDescriptor& replace_rows_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     return op;
   }();
   return kOp;

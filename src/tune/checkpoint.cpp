@@ -62,10 +62,13 @@ std::string header_text(std::int64_t step, std::string_view metadata_json,
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   std::size_t offset = 0;
   for (const CheckpointTensor& tensor : tensors) {
+    const auto seen = [&](std::span<const std::byte> part) {
+      if (tensor.release) tensor.release(part);
+    };
     list.push_back({{"name", tensor.name},
                     {"offset", offset},
                     {"bytes", tensor.bytes.size()},
-                    {"xxh64", fmt::format("{:016x}", checksum64(tensor.bytes))}});
+                    {"xxh64", fmt::format("{:016x}", checksum64(tensor.bytes, seen))}});
     offset = aligned(offset + tensor.bytes.size());
   }
   const nlohmann::ordered_json header{
@@ -262,7 +265,12 @@ Status write_checkpoint(const std::string& path, std::int64_t step, std::string_
     HONE_RETURN_IF_ERROR(pad());
     for (const CheckpointTensor& tensor : tensors) {
       HONE_RETURN_IF_ERROR(pad());
-      HONE_RETURN_IF_ERROR(append(tensor.bytes));
+      constexpr std::size_t kPart = std::size_t{4} << 20;
+      for (std::size_t done = 0; done < tensor.bytes.size(); done += kPart) {
+        const auto part = tensor.bytes.subspan(done, std::min(kPart, tensor.bytes.size() - done));
+        HONE_RETURN_IF_ERROR(append(part));
+        if (tensor.release) tensor.release(part);
+      }
       at += tensor.bytes.size();
     }
     return {};

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,6 +28,8 @@ namespace hone::tune {
 struct CheckpointTensor {
   std::string name;
   std::span<const std::byte> bytes;
+  // Told each part that was read while it is written; empty: nobody.
+  std::function<void(std::span<const std::byte>)> release = {};
 };
 
 // A file as it was written. Holds it mapped: the spans live as long as it does, at addresses that

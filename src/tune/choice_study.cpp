@@ -126,7 +126,7 @@ Result<ChoiceStudy::Baselines> ChoiceStudy::baselines() {
 
 Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
   HONE_RETURN_IF_ERROR(open_session());
-  MethodOptions method = run.job.trained_method();
+  MethodOptions method = run.job.trained_method(session_->config().layers);
   method.seed = run.seed;
   auto trained = prepare(*session_, method);
   if (!trained) return trained.error();

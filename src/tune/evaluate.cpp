@@ -277,7 +277,7 @@ std::size_t group_size(const Session& session, std::int64_t pages,
   std::int64_t held = 0;
   for (; size < examples.size() && size < kMostTogether; ++size) {
     tokens += size_of(examples[size].prompt);
-    held += pages_of(examples[size].longest());
+    held += pages_of(session.virtual_tokens() + examples[size].longest());
     if (size > 0 && (tokens > session.options().batch || held > pages)) break;
   }
   return size;
@@ -361,7 +361,8 @@ class Answering {
     return active_.size() < kMostTogether && pages <= session_.cache().page_count();
   }
   std::int64_t pages_needed(const Prepared& example) const {
-    return pages_of(std::min(size_of(example.prompt) + options_.most_tokens, session_.context()));
+    return pages_of(session_.virtual_tokens() +
+                    std::min(size_of(example.prompt) + options_.most_tokens, session_.context()));
   }
 
   Status start(const Prepared& example) {

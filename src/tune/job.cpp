@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/checksum.h"
@@ -32,6 +33,8 @@ void each_option(Options& o, Visit visit) {
   visit("rank", o.method.rank);
   visit("alpha", o.method.alpha);
   visit("dropout", o.method.dropout);
+  visit("virtual_tokens", o.method.virtual_tokens);
+  visit("prompt_text", o.method.prompt_text);
   visit("optimizer", o.optimizer);
   visit("settings", o.settings);
   visit("learning_rate", o.learning_rate);
@@ -50,6 +53,7 @@ void each_option(Options& o, Visit visit) {
   visit("arithmetic", o.arithmetic);
   visit("rounding", o.rounding);
   visit("update_inside", o.update_inside);
+  visit("offload", o.offload);
   visit("perturb", o.perturb);
   visit("factor", o.factor);
   visit("probe", o.probe);
@@ -106,11 +110,15 @@ Result<JobOptions> JobOptions::of_json(const std::string& text) {
   return options;
 }
 
-MethodOptions JobOptions::trained_method() const {
+// Adapters in the last layers learn as well, and what lies below runs once for all directions
+// (docs/log.md, E3): a sixth of the layers unless they are named.
+MethodOptions JobOptions::trained_method(std::int64_t model_layers) const {
   MethodOptions options = method;
   if (!forward_only()) return options;
   options.method = perturb == "low-rank" ? "lora" : perturb;
   options.fixed_a = perturb == "low-rank";
+  std::from_chars(layers.data(), layers.data() + layers.size(), options.layers);
+  if (layers == "auto") options.layers = std::max<std::int64_t>(2, model_layers / 6);
   return options;
 }
 
@@ -129,27 +137,37 @@ Result<feedback::ForwardOptions> JobOptions::forward_options() const {
   options.epsilon = epsilon;
   options.clip = derivative_clip;
   options.seed = seed;
-  if (layers == "random") {
-    options.layers = feedback::kRandomLayers;
-  } else if (layers != "all") {
-    const char* end = layers.data() + layers.size();
-    const auto read = std::from_chars(layers.data(), end, options.layers);
-    if (read.ec != std::errc() || read.ptr != end || options.layers < 1) {
-      return Error{ErrorCode::kInvalidArgument,
-                   "these are no layers",
-                   "--layers",
-                   layers,
-                   "all, random, or how many of the last",
-                   ""};
-    }
+  std::int64_t count = 0;
+  const char* end = layers.data() + layers.size();
+  const auto read = std::from_chars(layers.data(), end, count);
+  const bool number = read.ec == std::errc() && read.ptr == end && count > 0;
+  if (!number && layers != "auto" && layers != "all" && layers != "random") {
+    return Error{ErrorCode::kInvalidArgument,
+                 "these are no layers",
+                 "--layers",
+                 layers,
+                 "auto, all, random, or how many of the last",
+                 ""};
   }
+  if (layers == "random") options.layers = feedback::kRandomLayers;
+  // What is no adapter stands in all layers; those that do not move cost nothing.
+  if (number) options.layers = count;
   return options;
+}
+
+std::string rounding_pass(std::string_view rounding) {
+  if (rounding == "int8") return "quantize_training";
+  return rounding == "bf16" ? "bf16" : "";
 }
 
 double default_learning_rate(const std::string& method, const std::string& optimizer) {
   // Adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA without regret");
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
-  const double base = trains_adapter(method) ? 1e-3 : 1e-4;
+  // Forward passes: measured on SST-2 (docs/log.md); a rule that normalizes takes adapters' rates.
+  if (method == "zo" && optimizer == "sgd") return 2e-3;
+  // A soft prompt's few numbers take more still.
+  const bool adapts = trains_adapter(method) || method == "zo";
+  const double base = method == "prompt" ? 1e-2 : adapts ? 1e-3 : 1e-4;
   if (optimizer.starts_with("lion")) return base / 5;
   if (optimizer == "sgd") return base * 100;
   return base;
@@ -181,7 +199,10 @@ Status Job::load() {
     if (!chat) return chat.error().in("the model's chat template");
     chat_.emplace(*std::move(chat));
   }
-  const std::int64_t most = std::min(options_.length, session_->config().context);
+  const std::int64_t in_front =
+      options_.method.method == "prompt" ? options_.method.virtual_tokens : 0;
+  const std::int64_t most =
+      std::min(options_.length, std::max<std::int64_t>(2, session_->config().context - in_front));
   const DataOptions data{most, options_.everything, 0.01};
   auto loaded = load_dataset(options_.data, *tokenizer_, chat(), data);
   if (!loaded) return loaded.error();
@@ -191,9 +212,15 @@ Status Job::load() {
     if (!validation) return validation.error();
     held_out_ = std::move(validation->examples);
   }
-  auto trained = prepare(*session_, options_.trained_method());
+  auto trained = prepare(*session_, options_.trained_method(session_->config().layers));
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
+  if (options_.forward_only() && trained_.options.method == "full") {
+    // What turns tokens into rows and back stays (passes::add_tangents has no rule for it).
+    for (TrainedTensor& tensor : trained_.tensors) {
+      tensor.fixed = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
+    }
+  }
 
   if (trained_.options.fixed_a && options_.factor == "inputs") {
     std::vector<feedback::TokenBatch> some;
@@ -206,6 +233,10 @@ Status Job::load() {
     HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
   }
 
+  if (options_.optimizer.empty()) {
+    options_.optimizer = options_.forward_only() ? "sgd" : "adamw";
+    if (options_.forward_only() && options_.settings.empty()) options_.settings = "momentum=0";
+  }
   auto rule = optim::rule_named(options_.optimizer);
   if (!rule) return rule.error().in("--optimizer");
   auto settings = optim::Settings::parse(**rule, options_.settings);
@@ -234,9 +265,7 @@ Status Job::load() {
   trainer_options_.batch = options_.batch;
   trainer_options_.seed = options_.seed;
   trainer_options_.update_inside = options_.update_inside;
-  trainer_options_.rounding = options_.rounding == "bf16"   ? "bf16"
-                              : options_.rounding == "int8" ? "quantize_training"
-                                                            : "";
+  trainer_options_.rounding = rounding_pass(options_.rounding);
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
   if (options_.forward_only()) {
@@ -303,9 +332,10 @@ Status Job::make_judge() {
     }
     asked.push_back(*found);
   }
-  judge_ = std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
-                                   JudgeOptions{options_.reward, options_.rank,
-                                                options_.answer_tokens, options_.program_seconds});
+  judge_ =
+      std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
+                              JudgeOptions{options_.reward, options_.rank, options_.answer_tokens,
+                                           chat() == nullptr, options_.program_seconds});
   if (options_.rank.empty()) {
     trainer_options_.objective = [this](std::span<const std::size_t> which) {
       return judge_->objective(which);
@@ -330,6 +360,7 @@ Status Job::make_judge() {
 Status Job::make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens) {
   trainer_options_.kept_bytes = kept_bytes;
   trainer_options_.micro_tokens = micro_tokens;
+  trainer_.reset();
   auto trainer = Trainer::create(*session_, trained_, data_.examples, trainer_options_);
   if (!trainer) return trainer.error();
   trainer_ = *std::move(trainer);
@@ -343,42 +374,89 @@ Status Job::make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens) {
 }
 
 // First all activations of 2,048 tokens are kept; what does not fit is made again in the backward
-// part; then runs become smaller. A changed split changes only the order of sums.
+// part; then runs become smaller; at last the optimizer's state goes to a file. A changed split
+// changes only the order of sums.
 Status Job::fit_memory() {
   std::int64_t longest = 1;
   for (const Example& example : data_.examples) {
     longest = std::max(longest, static_cast<std::int64_t>(example.tokens.size()));
   }
+  longest += trained_.virtual_tokens;
   const MemoryInfo machine = memory_info();
   limit_ = options_.memory > 0 ? options_.memory : machine.available / 5 * 4;
-  std::int64_t micro = std::max<std::int64_t>(longest, 2048);
-  std::int64_t total = 0;
-  for (;;) {
-    std::int64_t kept = INT64_MAX;
-    for (int attempt = 0; attempt < 4; ++attempt) {
-      HONE_RETURN_IF_ERROR(make_trainer(kept, micro));
-      // The weights are in memory by now, as are the trained tensors and the optimizer's state.
-      resident_ = resident_memory().current;
-      total = planned_bytes();
-      if (limit_ <= 0 || total <= limit_) return {};
-      const std::int64_t next = plan_.kept.kept - (total - limit_) - (1 << 20);
-      if (next <= 0 || next >= kept) break;
-      kept = next;
-    }
-    if (micro <= longest) break;
-    micro = std::max(longest, micro / 2);
+  if (options_.offload) {
+    HONE_RETURN_IF_ERROR(make_scratch());
+    trainer_options_.offload = options_.scratch;
   }
+  auto fit = fits(longest);
+  if (!fit) return fit.error();
+  std::string why_not;
+  if (!*fit && trainer_options_.offload.empty() && memory_.optimizer > 0) {
+    const Status scratch = make_scratch();
+    if (scratch.ok()) {
+      trainer_options_.offload = options_.scratch;
+      fit = fits(longest);
+    }
+    if (!scratch.ok() || !fit) {
+      why_not = scratch.ok() ? fit.error().what : scratch.error().what;
+      trainer_options_.offload.clear();
+      fit = false;
+    }
+  }
+  if (*fit) return {};
   return Error{
       ErrorCode::kOutOfMemory,
       "tuning does not fit into the memory that it may take",
       "",
       fmt::format("{} with everything made again that can be: {} of activations, {} of work space, "
-                  "{} of trained tensors and {} of optimizer state",
-                  human_bytes(total), human_bytes(memory_.activations), human_bytes(memory_.work),
-                  human_bytes(memory_.trained), human_bytes(memory_.optimizer)),
+                  "{} of trained tensors, {} of gradients and {} of optimizer state{}",
+                  human_bytes(planned_bytes()), human_bytes(memory_.activations),
+                  human_bytes(memory_.work), human_bytes(memory_.trained),
+                  human_bytes(memory_.gradients), human_bytes(memory_.optimizer),
+                  why_not.empty() ? "" : ", which cannot lie in a file: " + why_not),
       fmt::format("at most {}", human_bytes(limit_)),
       fmt::format("lower --length (the longest example has {} tokens) or --rank, or raise --memory",
                   longest)};
+}
+
+Status Job::make_scratch() {
+  std::error_code failed;
+  if (!options_.scratch.empty()) std::filesystem::create_directories(options_.scratch, failed);
+  if (!options_.scratch.empty() && !failed) return {};
+  return Error{ErrorCode::kIo,
+               "there is no folder for the optimizer's state",
+               options_.scratch,
+               failed ? failed.message() : "",
+               "a folder that can be written",
+               ""};
+}
+
+// The first way of running that fits, with the trainer made for it.
+Result<bool> Job::fits(std::int64_t longest) {
+  std::int64_t micro = std::max<std::int64_t>(longest, 2048);
+  for (;;) {
+    std::int64_t kept = INT64_MAX;
+    for (int attempt = 0; attempt < 4; ++attempt) {
+      const Status made = make_trainer(kept, micro);
+      if (!made.ok()) return made.error();
+      // The weights are in memory by now, as are the trained tensors and the optimizer's state.
+      resident_ = resident_memory().current;
+      const std::int64_t total = planned_bytes();
+      if (limit_ <= 0 || total <= limit_) return true;
+      const std::int64_t next = plan_.kept.kept - (total - limit_) - (1 << 20);
+      if (next <= 0 || next >= kept) break;
+      kept = next;
+    }
+    if (micro <= longest) return false;
+    micro = std::max(longest, micro / 2);
+  }
+}
+
+Status Job::measure_step() {
+  const auto seconds = trainer_->measure_step();
+  if (!seconds) return seconds.error();
+  step_seconds_ = *seconds;
+  return {};
 }
 
 void Job::measure_resident() { resident_ = resident_memory().current; }

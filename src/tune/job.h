@@ -27,7 +27,7 @@ struct JobOptions {
   std::string data;
   std::string validation;  // a file of held-out examples; empty: none
   MethodOptions method;
-  std::string optimizer = "adamw";
+  std::string optimizer;     // empty: adamw; of forward passes sgd without momentum
   std::string settings;      // of the update rule: "beta1=0.9,beta2=0.99"
   double learning_rate = 0;  // 0: the method's default
   std::string schedule = "linear";
@@ -49,12 +49,13 @@ struct JobOptions {
   std::string perturb = "low-rank";  // what moves: low-rank, pooled, scale, prompt, full
   std::string factor = "inputs";     // A of low-rank: random, or of the layers' own inputs
   std::string probe = "tangent";     // tangent, pair, one-sided
-  std::int64_t directions = 1;
+  std::int64_t directions = 8;
   double epsilon = 1e-3;  // of pairs and one-sided probes
   std::string noise = "rademacher";
-  std::string shaping = "mean";     // of derivatives to coefficients: mean, spread, rank
-  double derivative_clip = 0;       // of each direction's; 0: none
-  std::string layers = "all";       // that move: all, random, or the number of the last ones
+  std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
+  double derivative_clip = 0;    // of each direction's; 0: none
+  // That move: auto (the last sixth), all, random, or the number of the last ones.
+  std::string layers = "auto";
   std::string reward;               // a program whose numbers are maximized instead
   std::string rank;                 // a program that ranks answers instead
   std::int64_t answer_tokens = 64;  // most of an answer that is judged
@@ -62,13 +63,18 @@ struct JobOptions {
 
   bool forward_only() const { return method.method == "zo"; }
   // What the method trains, whatever finds out how.
-  MethodOptions trained_method() const;
+  MethodOptions trained_method(std::int64_t model_layers) const;
   Result<feedback::ForwardOptions> forward_options() const;
+  bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not
+  std::string scratch;   // folder of that file; empty: none may be made. Not of the JSON.
 
   // All of it, as a JSON object that `of_json` reads back.
   std::string json() const;
   static Result<JobOptions> of_json(const std::string& text);
 };
+
+// The pass that rounds as --rounding says; empty: none.
+std::string rounding_pass(std::string_view rounding);
 
 // The rate that a method starts from, where the user names none.
 double default_learning_rate(const std::string& method, const std::string& optimizer);
@@ -96,6 +102,15 @@ class Job {
     return resident_ + memory_.activations + memory_.work + memory_.gradients;
   }
   const feedback::GradientPlan& plan() const { return plan_; }
+  bool offloads() const { return !trainer_options_.offload.empty(); }
+
+  // Measures how long a step takes (Trainer::measure_step); 0 before.
+  Status measure_step();
+  double step_seconds() const { return step_seconds_; }
+  // What the limits of the machine allow for this many tokens.
+  double limit_seconds(std::int64_t tokens) const {
+    return plan_.cost.seconds * static_cast<double>(tokens) / static_cast<double>(planned_tokens());
+  }
 
   // Counts again what the process holds before its steps: answers before them leave memory behind.
   void measure_resident();
@@ -109,6 +124,8 @@ class Job {
   Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
   Status fit_memory();
   Status make_judge();
+  Status make_scratch();
+  Result<bool> fits(std::int64_t longest);
 
   JobOptions options_;
   Workers* workers_ = nullptr;
@@ -126,6 +143,7 @@ class Job {
   MemoryClasses memory_;
   feedback::GradientPlan plan_;
   std::int64_t limit_ = 0;
+  double step_seconds_ = 0;
   std::int64_t resident_ = 0;  // bytes of the process before the first step
 };
 

@@ -20,6 +20,7 @@ Result<std::vector<feedback::Judged>> Judge::answers(std::span<const std::size_t
   for (const std::size_t i : which) asked.push_back(examples_[i]);
   EvalOptions how;
   how.most_tokens = options_.most_tokens;
+  how.raw = options_.raw;
   auto report = evaluate(session_, tokenizer_, asked, how);
   session_.detach();
   trained_.write_back(adapter);

@@ -22,6 +22,7 @@ struct JudgeOptions {
   std::string reward;
   std::string rank;  // a program that gets a JSON line a candidate and prints their order
   std::int64_t most_tokens = 64;
+  bool raw = false;     // prompts as they are: the model has no chat template
   double seconds = 60;  // that a program may take
 };
 

@@ -142,7 +142,8 @@ Result<Network::Outcome> Network::run(const std::string& key, const Program& pro
     }
     bytes.push_back(input->bytes);
   }
-  runtime::execute(made.program, {made.weights, bytes, {}}, pool_, workspace_);
+  // All weights are in memory.
+  (void)runtime::execute(made.program, {made.weights, bytes, {}}, pool_, workspace_);
   Outcome outcome;
   for (std::size_t i = 0; i < made.program.outputs.size(); ++i) {
     auto& to = i < made.outputs ? outcome.outputs : outcome.gradients;

@@ -11,7 +11,9 @@
 #include "engine/adapter.h"
 #include "engine/rewrite.h"
 #include "formats/gguf.h"
+#include "formats/tokenizer.h"
 #include "passes/transform/lora.h"
+#include "passes/transform/soft_prompt.h"
 #include "quant/codec.h"
 
 namespace hone::tune {
@@ -63,8 +65,13 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
                  "1 to 1024",
                  ""};
   }
-  const auto weights = engine::select_modules(session.source(), options.modules);
+  auto weights = engine::select_modules(session.source(), options.modules);
   if (!weights) return weights.error();
+  if (options.layers > 0) {
+    const std::int64_t first = session.config().layers - options.layers;
+    std::erase_if(*weights,
+                  [first](const std::string& name) { return engine::layer_of(name) < first; });
+  }
   trained.weights = *weights;
   passes::LoraOptions lora;
   lora.form = pooled ? passes::AdapterForm::kPooled
@@ -123,6 +130,72 @@ Result<std::vector<float>> decoded(const engine::Session& session, const std::st
   return values;
 }
 
+// Tokens whose embedding a soft prompt begins as. Lester et al. 2021, section 3.2: of the
+// vocabulary's most common, 5,000 there; vocabularies are about in this order.
+Result<std::vector<formats::TokenId>> first_tokens(const engine::Session& session,
+                                                   const MethodOptions& options) {
+  std::vector<formats::TokenId> tokens;
+  if (!options.prompt_text.empty()) {
+    auto vocabulary = session.source().vocabulary();
+    if (!vocabulary) return vocabulary.error();
+    const auto tokenizer = formats::Tokenizer::create(*std::move(vocabulary));
+    if (!tokenizer) return tokenizer.error();
+    tokens = tokenizer->encode(options.prompt_text);
+    for (std::size_t i = 0; !tokens.empty() && std::ssize(tokens) < options.virtual_tokens; ++i) {
+      tokens.push_back(tokens[i]);
+    }
+    tokens.resize(static_cast<std::size_t>(options.virtual_tokens));
+    return tokens;
+  }
+  Random random(options.seed);
+  const auto common =
+      static_cast<std::uint32_t>(std::min<std::int64_t>(session.config().vocabulary, 5000));
+  for (std::int64_t i = 0; i < options.virtual_tokens; ++i) {
+    tokens.push_back(static_cast<formats::TokenId>(random.below(common)));
+  }
+  return tokens;
+}
+
+Status prepare_prompt(Trained& trained, engine::Session& session) {
+  const MethodOptions& options = trained.options;
+  const std::int64_t most = std::min(formats::kMostVirtualTokens, session.config().context - 2);
+  if (options.virtual_tokens < 1 || options.virtual_tokens > most) {
+    return Error{ErrorCode::kInvalidArgument,  "a soft prompt cannot have so many tokens",
+                 "--virtual-tokens",           fmt::format("{}", options.virtual_tokens),
+                 fmt::format("1 to {}", most), ""};
+  }
+  const auto tokens = first_tokens(session, options);
+  if (!tokens) return tokens.error();
+  const auto graph = session.build_graph(models::Batch{1, 1, 1, 1});
+  if (!graph) return graph.error();
+  const auto factor = passes::embedding_factor(*graph);
+  if (!factor) return factor.error();
+  const formats::TensorRecord* table = session.source().find("token_embd.weight");
+  const quant::Codec* codec = table != nullptr ? quant::find_codec(table->dtype) : nullptr;
+  if (codec == nullptr) return decoded(session, "token_embd.weight").error();
+  const std::int64_t columns = table->shape[1];
+  const auto row_bytes = static_cast<std::size_t>(dtype_bytes(table->dtype, columns));
+  std::vector<float> values(static_cast<std::size_t>(options.virtual_tokens * columns));
+  for (std::size_t i = 0; i < tokens->size(); ++i) {
+    const auto row = static_cast<std::size_t>((*tokens)[i]);
+    codec->decode(table->data.subspan(row * row_bytes, row_bytes),
+                  std::span(values).subspan(i * static_cast<std::size_t>(columns),
+                                            static_cast<std::size_t>(columns)));
+  }
+  for (float& value : values) value *= static_cast<float>(*factor);
+  trained.virtual_tokens = options.virtual_tokens;
+  trained.tensors_each = 1;
+  passes::SoftPromptOptions prompt;
+  prompt.virtual_tokens = options.virtual_tokens;
+  prompt.writable = true;
+  trained.adapt = [prompt](const ir::Graph& graph) {
+    return passes::add_soft_prompt(graph, prompt);
+  };
+  trained.adapt_exactly = trained.adapt;
+  return add_tensor(trained, session, std::string(passes::kSoftPromptName),
+                    {options.virtual_tokens, columns}, values);
+}
+
 // Copies of the model's own weights in f32, in front of the file's.
 Status prepare_weights(Trained& trained, engine::Session& session) {
   const bool head = trained.options.method == "head";
@@ -151,7 +224,7 @@ Status prepare_weights(Trained& trained, engine::Session& session) {
 }  // namespace
 
 bool trains_adapter(std::string_view method) {
-  return method == "lora" || method == "pooled" || method == "dora";
+  return method == "lora" || method == "pooled" || method == "dora" || method == "prompt";
 }
 
 std::int64_t Trained::parameters() const {
@@ -163,6 +236,10 @@ std::int64_t Trained::parameters() const {
 }
 
 void Trained::write_back(const formats::Adapter& adapter) {
+  if (adapter.kind == formats::AdapterKind::kPrompt) {
+    std::ranges::copy(adapter.prompt, tensors[0].values.begin());
+    return;
+  }
   for (std::size_t i = 0; i + 1 < tensors.size(); i += tensors_each) {
     const auto found = adapter.weights.find(weights[i / tensors_each]);
     if (found == adapter.weights.end()) continue;
@@ -175,7 +252,9 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
   Trained trained;
   trained.options = options;
   Status status;
-  if (trains_adapter(options.method)) {
+  if (options.method == "prompt") {
+    status = prepare_prompt(trained, session);
+  } else if (trains_adapter(options.method)) {
     status = prepare_adapter(trained, session);
   } else if (options.method == "full" || options.method == "head") {
     status = prepare_weights(trained, session);
@@ -184,7 +263,7 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
                  "there is no such way to tune",
                  "--method",
                  options.method,
-                 "lora, pooled, dora, full or head",
+                 "lora, pooled, dora, full, head or prompt",
                  ""};
   }
   if (!status.ok()) return status.error();
@@ -198,6 +277,15 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
 
 formats::Adapter adapter_of(const Trained& trained, const engine::Session& session) {
   formats::Adapter adapter;
+  if (trained.options.method == "prompt") {
+    const TrainedTensor& prompt = trained.tensors[0];
+    adapter.kind = formats::AdapterKind::kPrompt;
+    adapter.architecture = session.config().architecture;
+    adapter.virtual_tokens = prompt.shape[0];
+    adapter.hidden = prompt.shape[1];
+    adapter.prompt.assign(prompt.values.begin(), prompt.values.end());
+    return adapter;
+  }
   adapter.kind = trained.options.method == "pooled" ? formats::AdapterKind::kPooled
                  : trained.options.method == "dora" ? formats::AdapterKind::kDora
                                                     : formats::AdapterKind::kLora;

@@ -17,13 +17,18 @@
 namespace hone::tune {
 
 struct MethodOptions {
-  std::string method = "lora";  // lora, pooled, dora, full, head
+  std::string method = "lora";  // lora, pooled, dora, full, head, prompt
   std::string modules = "all";  // of adapters: engine::select_modules
   std::int64_t rank = 16;
   double alpha = 32;  // the adapter's part is multiplied by alpha / rank
   std::uint64_t seed = 1;
-  double dropout = 0;    // chance of dropping an element in front of an adapter's A
-  bool fixed_a = false;  // B alone changes: forward passes have less to find out
+  double dropout = 0;  // chance of dropping an element in front of an adapter's A
+  // Of a soft prompt: how many tokens, and the text whose embedding it begins as, repeated or cut
+  // to that many; empty: tokens drawn by the seed.
+  std::int64_t virtual_tokens = 16;
+  std::string prompt_text = {};
+  std::int64_t layers = 0;  // adapters stand in the last so many layers alone; 0: in all
+  bool fixed_a = false;     // B alone changes: forward passes have less to find out
 };
 
 // One tensor that changes. Its memory is the session's.
@@ -44,6 +49,7 @@ struct Trained {
   bool trains_output = false;        // the output matrix is among the tensors
   std::size_t tensors_each = 2;      // of an adapter: A, B and, of DoRA, the magnitude
   std::vector<std::string> weights;  // of the model that adapters stand beside
+  std::int64_t virtual_tokens = 0;   // in front of every example
   std::int64_t parameters() const;   // numbers that change
   // Sets an adapter's tensors to a record's values (whose B is without the scale).
   void write_back(const formats::Adapter& adapter);
@@ -53,10 +59,10 @@ struct Trained {
 // Whether the method leaves an adapter, rather than changed weights of the model.
 bool trains_adapter(std::string_view method);
 
-// Makes the tensors: of an adapter A uniform in +-1/sqrt(K), as PEFT's kaiming_uniform_(a = sqrt
-// 5), and B zero, so that training begins at the model itself; of `full` and `head` the file's
-// weights in f32. Errors: kInvalidArgument for a method that is none or a rank out of range,
-// kNotFound for modules that address nothing.
+// Makes the tensors: of a soft prompt rows of the embedding; of an adapter A uniform in
+// +-1/sqrt(K), as PEFT's kaiming_uniform_(a = sqrt 5), and B zero, so that training begins at the
+// model itself; of `full` and `head` the file's weights in f32. Errors: kInvalidArgument for a
+// method that is none or a rank out of range, kNotFound for modules that address nothing.
 Result<Trained> prepare(engine::Session& session, const MethodOptions& options);
 
 // An adapter's tensors as a record that engine::write_adapter takes.

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include "base/sha256.h"
@@ -14,6 +15,9 @@
 
 namespace hone::tune {
 namespace {
+
+// Of an offloaded state that are worked on at a time, by a thread: 4 MB with two numbers each.
+constexpr std::int64_t kPartElements = std::int64_t{1} << 19;
 
 optim::Shape2 as_matrix(const ir::Shape& shape) {
   if (shape.size() < 2) return {1, shape.empty() ? 1 : shape[0]};
@@ -36,13 +40,39 @@ Trainer::Trainer(engine::Session& session, Trained& trained, std::span<const Exa
   for (const TrainedTensor& tensor : trained_.tensors) {
     const optim::Shape2 shape = as_matrix(tensor.shape);
     shapes_.push_back(shape);
-    if (tensor.fixed) {
-      states_.emplace_back();
-      continue;
-    }
-    states_.emplace_back(options_.rule->state_bytes(shape, options_.settings));
-    optim::initialize_state(*options_.rule, states_.back(), shape, options_.settings);
   }
+}
+
+// In a file each tensor's state begins a page: what is released is no other's.
+Status Trainer::make_states() {
+  constexpr std::size_t kPage = 4096;
+  std::vector<std::size_t> sizes;
+  std::size_t total = 0;
+  for (std::size_t i = 0; i < shapes_.size(); ++i) {
+    const bool fixed = trained_.tensors[i].fixed;
+    sizes.push_back(fixed ? 0 : options_.rule->state_bytes(shapes_[i], options_.settings));
+    total += (sizes.back() + kPage - 1) / kPage * kPage;
+  }
+  if (!options_.offload.empty()) {
+    auto file = ScratchFile::create(options_.offload, total);
+    if (!file) return file.error();
+    file_ = *std::move(file);
+  }
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < shapes_.size(); ++i) {
+    if (options_.offload.empty()) {
+      states_.emplace_back(owned_states_.emplace_back(sizes[i]));
+    } else {
+      states_.push_back(file_.bytes().subspan(at, sizes[i]));
+      at += (sizes[i] + kPage - 1) / kPage * kPage;
+    }
+    // A file is zeros already.
+    if (sizes[i] == 0) continue;
+    if (options_.rule->initialize == nullptr && !options_.offload.empty()) continue;
+    optim::initialize_state(*options_.rule, states_[i], shapes_[i], options_.settings);
+    file_.release(states_[i]);
+  }
+  return {};
 }
 
 Result<std::unique_ptr<Trainer>> Trainer::create(engine::Session& session, Trained& trained,
@@ -54,6 +84,7 @@ Result<std::unique_ptr<Trainer>> Trainer::create(engine::Session& session, Train
         "check the file with `hone data`"};
   }
   std::unique_ptr<Trainer> trainer(new Trainer(session, trained, examples, std::move(options)));
+  HONE_RETURN_IF_ERROR(trainer->make_states());
   if (trainer->options_.forward) {
     std::vector<feedback::Perturbed> perturbed;
     for (const TrainedTensor& tensor : trained.tensors) {
@@ -144,10 +175,11 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(std::span<const Example
   }
   std::vector<feedback::TokenBatch> batches;
   for (const Example* example : examples) {
-    const std::size_t size = example->tokens.size();
+    const std::size_t size =
+        example->tokens.size() + static_cast<std::size_t>(trained_.virtual_tokens);
     const auto most = static_cast<std::size_t>(options_.micro_tokens);
     if (batches.empty() || batches.back().tokens.size() + size > most) batches.emplace_back();
-    batches.back().add(example->tokens, example->learn, weight);
+    batches.back().add(example->tokens, example->learn, weight, trained_.virtual_tokens);
   }
   return batches;
 }
@@ -182,6 +214,7 @@ Status Trainer::estimate(std::span<const std::size_t> chosen,
   report.skipped = !estimate->finite;
   if (report.skipped) {
     history_.insert(history_.end(), directions, std::nan(""));
+    take_back(step_ - 1);
     return {};
   }
   history_.insert(history_.end(), estimate->coefficients.begin(), estimate->coefficients.end());
@@ -189,10 +222,40 @@ Status Trainer::estimate(std::span<const std::size_t> chosen,
   return {};
 }
 
+void Trainer::keep_before_update() {
+  values_before_.clear();
+  states_before_.clear();
+  for (const std::span<std::byte> state : states_) {
+    states_before_.emplace_back(state.begin(), state.end());
+  }
+  for (const TrainedTensor& tensor : trained_.tensors) {
+    values_before_.emplace_back();
+    if (!tensor.fixed) values_before_.back().assign(tensor.values.begin(), tensor.values.end());
+  }
+}
+
+// The step's update led out of the finite: it never happened.
+void Trainer::take_back(std::int64_t step) {
+  rate_factor_ /= 2;
+  if (step < 0 || values_before_.empty()) return;
+  for (std::size_t i = 0; i < values_before_.size(); ++i) {
+    std::ranges::copy(values_before_[i], trained_.tensors[i].values.begin());
+  }
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    std::ranges::copy(states_before_[i], states_[i].begin());
+  }
+  values_before_.clear();
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  const auto first = history_.begin() +
+                     static_cast<std::ptrdiff_t>(step) * static_cast<std::ptrdiff_t>(directions);
+  std::fill_n(first, directions, std::numeric_limits<double>::infinity());
+}
+
 void Trainer::clip_and_update(StepReport& report) {
   report.gradient_norm = norm_of_gradients();
   report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
   if (report.skipped) return;
+  if (forward_gradient_) keep_before_update();
   const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
   update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
 }
@@ -257,11 +320,31 @@ double Trainer::norm_of_gradients() {
   return std::sqrt(total);
 }
 
+// A share in parts of a few megabytes of state, each released after its update: elements do not
+// depend on each other, so that the bits are those of one part.
 void Trainer::update_tensor(std::size_t index, std::span<float> weights,
                             std::span<const float> gradient, float gradient_scale, Range share,
                             bool whole) {
+  if (options_.offload.empty() || whole) {
+    update_part(index, weights, gradient, gradient_scale, share, whole);
+    if (share.begin < share.end) file_.release(states_[index]);
+    return;
+  }
+  const std::int64_t part = kPartElements / options_.rule->granule * options_.rule->granule;
+  for (std::int64_t begin = share.begin; begin < share.end; begin += part) {
+    const Range range{begin, std::min(begin + part, share.end)};
+    update_part(index, weights, gradient, gradient_scale, range, false);
+    const optim::StateRange state = optim::state_range(*options_.rule, shapes_[index],
+                                                       options_.settings, range.begin, range.end);
+    file_.release(states_[index].subspan(state.offset, state.size));
+  }
+}
+
+void Trainer::update_part(std::size_t index, std::span<float> weights,
+                          std::span<const float> gradient, float gradient_scale, Range share,
+                          bool whole) {
   if (share.begin >= share.end) return;
-  const std::span<std::byte> state = state_of(index);
+  const std::span<std::byte> state = states_[index];
   optim::StateRange range{0, state.size()};
   if (!whole) {
     range = optim::state_range(*options_.rule, shapes_[index], options_.settings, share.begin,
@@ -297,7 +380,7 @@ Result<StepReport> Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
   StepReport report;
   report.step = step_ + 1;
-  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
   report.learning_rate = learning_rate_;
   std::vector<const Example*> chosen;
   const std::vector<std::size_t> indices = examples_of(step_);
@@ -313,6 +396,69 @@ Result<StepReport> Trainer::step() {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   report.seconds = seconds.count();
   return report;
+}
+
+// One run of a batch of middle size, without its update, after one that only takes memory; what the
+// steps of an epoch do more is counted: runs by their tokens, the update by its bytes.
+// What judges run is not measured, nor what several processes wait for: the roofline stands in.
+Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) {
+  if (options_.objective || options_.ranking || options_.forward->ranks.size > 1) {
+    const auto plan = this->plan();
+    if (!plan) return plan.error();
+    return plan->cost.seconds;
+  }
+  double seconds = 0;
+  for (int run = 0; run < 2; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto estimate = forward_gradient_->run(std::span(&batch, 1), 0);
+    if (!estimate) return estimate.error();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return seconds;
+}
+
+Result<double> Trainer::measure_step() {
+  constexpr std::int64_t kMostSteps = 64;
+  const std::int64_t steps = std::min(steps_of_epoch(), kMostSteps);
+  std::vector<feedback::TokenBatch> batches;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    std::vector<const Example*> chosen;
+    for (const std::size_t index : examples_of(step)) chosen.push_back(&examples_[index]);
+    for (feedback::TokenBatch& batch : micro_batches(chosen)) {
+      if (!batch.rows.empty()) batches.push_back(std::move(batch));
+    }
+  }
+  if (batches.empty()) return 0.0;
+  std::ranges::sort(batches, {}, [](const auto& batch) { return batch.tokens.size(); });
+  if (forward_gradient_) return measure_forward_step(batches[batches.size() / 2]);
+  const feedback::TokenBatch& middle = batches[batches.size() / 2];
+  double tokens = 0;
+  for (const auto& batch : batches) tokens += static_cast<double>(batch.tokens.size());
+  feedback::GradientOptions options = gradient_options();
+  if (options.update) {
+    options.update = [](std::string_view) -> passes::UpdateFunction {
+      return [](std::span<float>, std::span<const float>, runtime::Worker) {};
+    };
+  }
+  feedback::Gradient probe(session_, std::move(options));
+  double seconds = 0;
+  for (int run = 0; run < 2; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto outcome = probe.run(middle);
+    if (!outcome) return outcome.error();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  const auto of_epoch = static_cast<double>(steps);
+  const double runs = tokens / static_cast<double>(middle.tokens.size()) / of_epoch;
+  const auto trained = static_cast<double>(trained_.bytes());
+  double states = 0;
+  for (const auto& state : states_) states += static_cast<double>(state.size());
+  // Reads and writes weights and state; reads gradients, twice where their norm comes first, and
+  // adds them up where a step has several runs.
+  double bytes = 2 * trained + 2 * states + (options_.update_inside ? 0 : 2) * trained;
+  const double each_step = static_cast<double>(batches.size()) / of_epoch;
+  if (each_step > 1 && !options_.update_inside) bytes += 3 * trained * each_step;
+  return seconds * runs + bytes / options_.machine.bytes;
 }
 
 Result<double> Trainer::evaluate(std::span<const Example> examples) {
@@ -352,10 +498,17 @@ Result<MemoryClasses> Trainer::memory() {
   MemoryClasses classes;
   classes.trained = trained_.bytes();
   classes.weights = static_cast<std::int64_t>(session_.weights().owned_bytes()) - classes.trained;
-  for (const auto& state : states_) classes.optimizer += static_cast<std::int64_t>(state.size());
+  std::int64_t states = 0;
+  std::int64_t largest = 0;
+  for (const auto& state : states_) {
+    states += static_cast<std::int64_t>(state.size());
+    largest = std::max(largest, static_cast<std::int64_t>(state.size()));
+  }
+  (options_.offload.empty() ? classes.optimizer : classes.offloaded) = states;
   if (forward_gradient_) {
     classes.gradients = trained_.bytes();
     classes.optimizer += forward_gradient_->direction_bytes();
+    classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
   }
   const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
   std::size_t most = 1;
@@ -367,6 +520,12 @@ Result<MemoryClasses> Trainer::memory() {
   if (most > 1) classes.gradients = trained_.bytes();
   classes.activations = plan->arena_bytes;
   classes.work = plan->work_bytes;
+  if (!options_.offload.empty()) {
+    // Every thread's part of an element-wise rule; a whole state of the others.
+    const std::int64_t each =
+        options_.rule->element_wise ? std::min(largest, kPartElements * 16) : largest;
+    classes.work += each * session_.pool().size();
+  }
   return classes;
 }
 
@@ -376,7 +535,10 @@ std::vector<CheckpointTensor> Trainer::state() const {
   for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
     const TrainedTensor& tensor = trained_.tensors[i];
     tensors.push_back({tensor.name, std::as_bytes(tensor.values)});
-    if (!states_[i].empty()) tensors.push_back({tensor.name + ".state", std::span(states_[i])});
+    if (states_[i].empty()) continue;
+    tensors.push_back({tensor.name + ".state", states_[i]});
+    if (options_.offload.empty()) continue;
+    tensors.back().release = [this](std::span<const std::byte> part) { file_.release(part); };
   }
   return tensors;
 }
@@ -398,8 +560,10 @@ Status Trainer::replay(const Checkpoint& checkpoint) {
   history_.resize(steps * directions);
   std::memcpy(history_.data(), bytes->data(), bytes->size());
   for (; step_ < checkpoint.step(); ++step_) {
-    if (!std::isfinite(history_[static_cast<std::size_t>(step_) * directions])) continue;
-    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+    const double first = history_[static_cast<std::size_t>(step_) * directions];
+    if (std::isnan(first)) rate_factor_ /= 2;
+    if (!std::isfinite(first)) continue;
+    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
     expand_history(step_);
     StepReport report;
     clip_and_update(report);
@@ -432,7 +596,15 @@ Status Trainer::restore(const Checkpoint& checkpoint) {
   for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
     const std::span<std::byte> values = std::as_writable_bytes(trained_.tensors[i].values);
     std::ranges::copy(found[at++], values.begin());
-    if (!states_[i].empty()) std::ranges::copy(found[at++], states_[i].begin());
+    if (states_[i].empty()) continue;
+    const std::span<const std::byte> from = found[at++];
+    constexpr std::size_t kPart = std::size_t{4} << 20;
+    for (std::size_t done = 0; done < from.size(); done += kPart) {
+      const std::size_t count = std::min(kPart, from.size() - done);
+      const std::span<std::byte> to = states_[i].subspan(done, count);
+      std::ranges::copy(from.subspan(done, count), to.begin());
+      file_.release(to);
+    }
   }
   step_ = checkpoint.step();
   return {};

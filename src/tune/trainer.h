@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/scratch_file.h"
 #include "base/status.h"
 #include "engine/session.h"
 #include "feedback/forward_gradient.h"
@@ -32,6 +33,9 @@ struct TrainerOptions {
   std::int64_t batch = 8;            // examples a step
   std::int64_t micro_tokens = 1024;  // most tokens of one program run, at least the longest example
   std::uint64_t seed = 1;            // of the order of the examples
+  // A folder on a disk: the optimizer's state lies in a file there, and only what a step works on
+  // is resident. Empty: in memory.
+  std::string offload;
   bool update_inside = false;  // each parameter steps as soon as its gradient is there; no clipping
   std::int64_t kept_bytes = INT64_MAX;  // of activations (feedback::GradientOptions)
   std::string rounding;                 // a pass (feedback::GradientOptions)
@@ -70,10 +74,11 @@ struct StepReport {
 struct MemoryClasses {
   std::int64_t weights = 0;      // of the model, as programs read them
   std::int64_t trained = 0;      // what changes
-  std::int64_t optimizer = 0;    // its state
+  std::int64_t optimizer = 0;    // its state, in memory
+  std::int64_t offloaded = 0;    // its state, in a file
   std::int64_t gradients = 0;    // sums over micro-batches
   std::int64_t activations = 0;  // arena of one program run
-  std::int64_t work = 0;         // scratch of the kernels
+  std::int64_t work = 0;         // scratch of the kernels, and the parts of a file in work
   std::int64_t total() const {
     return weights + trained + optimizer + gradients + activations + work;
   }
@@ -82,7 +87,7 @@ struct MemoryClasses {
 class Trainer {
  public:
   // Everything outlives the trainer. Errors: kInvalidArgument where updates inside meet a rule that
-  // needs all gradients first.
+  // needs all gradients first; those of ScratchFile.
   static Result<std::unique_ptr<Trainer>> create(engine::Session& session, Trained& trained,
                                                  std::span<const Example> examples,
                                                  TrainerOptions options);
@@ -96,6 +101,9 @@ class Trainer {
   // The largest program that training will run, compiled; memory is not taken yet.
   Result<feedback::GradientPlan> plan();
   Result<MemoryClasses> memory();
+  // About how long a step takes, measured: runs a batch forward and backward twice, in memory that
+  // it gives back; nothing changes.
+  Result<double> measure_step();
   std::int64_t compiled_programs() const {
     return forward_gradient_ ? forward_gradient_->compiled_programs()
                              : gradient_.compiled_programs();
@@ -125,26 +133,38 @@ class Trainer {
                   std::span<const feedback::TokenBatch> batches, StepReport& report);
   void expand_history(std::int64_t step);
   void clip_and_update(StepReport& report);
+  void keep_before_update();
+  void take_back(std::int64_t step);
+  Result<double> measure_forward_step(const feedback::TokenBatch& batch);
   Status replay(const Checkpoint& checkpoint);
   double norm_of_gradients();
   void update(float gradient_scale);
   void update_tensor(std::size_t index, std::span<float> weights, std::span<const float> gradient,
                      float gradient_scale, Range share, bool whole);
-  std::span<std::byte> state_of(std::size_t index) { return std::span(states_[index]); }
+  Status make_states();
+  void update_part(std::size_t index, std::span<float> weights, std::span<const float> gradient,
+                   float gradient_scale, Range part, bool whole);
 
   engine::Session& session_;
   Trained& trained_;
   std::span<const Example> examples_;
   TrainerOptions options_;
   std::vector<optim::Shape2> shapes_;
-  std::vector<std::vector<std::byte>> states_;
+  std::vector<std::vector<std::byte>> owned_states_;
+  ScratchFile file_;  // holds the states instead
+  std::vector<std::span<std::byte>> states_;
   std::vector<std::vector<float>> gradients_;      // sums; empty where one run makes a whole step
   std::vector<std::span<const float>> current_;    // the gradients of this step
   std::shared_ptr<runtime::Workspace> workspace_;  // of both
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
   std::unique_ptr<feedback::ForwardGradient> forward_gradient_;  // where forward passes estimate
-  std::vector<double> history_;  // of it: coefficients of each step; NaN of those that were skipped
+  // Of it: the coefficients of each step. NaN where losses were not finite, which takes the step
+  // before back (infinite then) and halves the rate from there on.
+  std::vector<double> history_;
+  double rate_factor_ = 1;
+  std::vector<std::vector<float>> values_before_;  // of the last update
+  std::vector<std::vector<std::byte>> states_before_;
   std::int64_t step_ = 0;
   double learning_rate_ = 0;
   std::int64_t epoch_ = -1;

@@ -111,7 +111,7 @@ class TuningTest(Case):
     """What tuning makes."""
 
     def test_every_method_learns_and_leaves_a_file(self) -> None:
-        for method in ("lora", "pooled", "dora", "full", "head"):
+        for method in ("lora", "pooled", "dora", "full", "head", "prompt"):
             with self.subTest(method=method):
                 report = self.tune(f"{method}.gguf", "--method", method)
                 self.assertLess(report["loss"][-1], report["loss"][0])
@@ -178,6 +178,42 @@ class TuningTest(Case):
         self.assertLess(scarce["peak_bytes"], plenty["peak_bytes"])
         for a, b in zip(plenty["loss"], scarce["loss"], strict=True):
             self.assertAlmostEqual(a, b, places=3)
+
+    def test_state_in_a_file_same_bits(self) -> None:
+        words = ("--method", "full")
+        plenty = self.tune("a.gguf", *words)
+        file = self.tune("b.gguf", *words, "--offload")
+        self.assertEqual(file["hash"], plenty["hash"])
+        self.assertEqual(file["memory"]["offloaded"], plenty["memory"]["optimizer"])
+        self.assertEqual(file["memory"]["optimizer"], 0)
+        self.assertTrue(self.result("verify", file["run"], "--runs", "runs.sqlite")["equal"])
+
+    def test_soft_prompt(self) -> None:
+        words = ("--method", "prompt", "--virtual-tokens", 5, "--prompt-text", "number")
+        report = self.tune("p.gguf", *words, "--checkpoint-every", 5, "--validation", self.data)
+        self.assertEqual(report["trained_tensors"], 1)
+        checked = self.result("verify", report["run"], "--runs", "runs.sqlite")
+        self.assertTrue(checked["equal"])
+        adapter = ("--adapter", "p.gguf")
+        self.result("convert", "p.gguf", "peft", "--base", self.model)
+        config = json.loads((self.folder / "peft" / "adapter_config.json").read_text("utf-8"))
+        self.assertEqual((config["peft_type"], config["num_virtual_tokens"]), ("PROMPT_TUNING", 5))
+        text = self.folder / "text.txt"
+        text.write_text("number 3: 13\n" * 40, "utf-8")
+        loss = {
+            name: self.result("perplexity", self.model, text, "-c", 64, *more)["perplexity"]
+            for name, more in (
+                ("plain", ()),
+                ("gguf", adapter),
+                ("peft", ("--adapter", "peft")),
+                ("off", (*adapter, "--adapter-scale", 0)),
+            )
+        }
+        self.assertEqual(loss["gguf"], loss["peft"])
+        self.assertEqual(loss["off"], loss["plain"])
+        self.assertLess(loss["gguf"], loss["plain"])
+        self.fails(INVALID, "as it was trained", "run", self.model, *adapter, "--adapter-scale", 2)
+        self.fails(INVALID, "virtual", "tune", self.model, "--data", self.data, *words[:3], 100000)
 
     def test_merged_pooled_adapter(self) -> None:
         self.run_in(self.folder, "quantize", self.model, "q.gguf", "--type", "q4_1")
