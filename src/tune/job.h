@@ -33,7 +33,7 @@ struct JobOptions {
   std::string schedule = "linear";
   double warmup = 0.05;  // part of the run
   double weight_decay = 0;
-  double clip = 1;
+  double clip = -1;        // below 0: 1, of forward passes none
   std::int64_t batch = 8;  // examples a step
   double epochs = 3;
   std::int64_t steps = 0;     // instead of epochs, if positive
@@ -121,6 +121,9 @@ class Job {
   Job(JobOptions options, Workers* workers) : options_(std::move(options)), workers_(workers) {}
   Status join();
   Status load();
+  Status prepare_trained();
+  Status choose_rule();
+  Status choose_feedback();
   Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
   Status fit_memory();
   Status make_judge();

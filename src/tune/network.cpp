@@ -152,6 +152,15 @@ Result<Network::Outcome> Network::run(const std::string& key, const Program& pro
   return outcome;
 }
 
+Result<Network::Planned> Network::planned(const std::string& key, const Program& program) {
+  const auto found = bound(key, program);
+  if (!found) return found.error();
+  const runtime::Program& made = (*found)->program;
+  const auto total = static_cast<std::int64_t>(runtime::workspace_bytes(made));
+  const auto arena = static_cast<std::int64_t>(made.arena_bytes);
+  return Planned{arena, total - arena};
+}
+
 Stepper::Stepper(Network& network, std::vector<std::string> trained, const optim::UpdateRule& rule,
                  optim::Settings settings)
     : network_(network), trained_(std::move(trained)), rule_(rule), settings_(std::move(settings)) {
