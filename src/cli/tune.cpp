@@ -80,6 +80,9 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("-l,--length", job.length, "most tokens of an example", Integers{2, 1 << 20});
   arguments.flag("--everything", job.everything, "loss on all tokens, not on answers only");
   arguments.option("-s,--seed", options.seed, "same seed, same bits", Integers{0});
+  arguments.size(
+      "--stream", job.stream,
+      "read the matrices from the file at every step, through a window of so many bytes");
   arguments.option("--memory", options.memory,
                    "most memory of the process, as 2GB; activations are made again, batches split "
                    "and the optimizer's state put into a file until it fits",

@@ -182,6 +182,7 @@ Result<std::unique_ptr<Job>> Job::open(const JobOptions& options, Workers* worke
 
 Status Job::load() {
   engine::SessionOptions how;
+  how.stream = options_.stream;
   how.threads = static_cast<int>(options_.threads);
   how.context = 0;  // the cache serves answers only; pages that nobody touches cost nothing
   how.compile.arithmetic =

@@ -42,6 +42,7 @@ struct JobOptions {
   std::uint64_t seed = 1;
   std::int64_t memory = 0;  // most bytes of the whole process; 0: four fifths of what is free
   std::int64_t threads = 0;
+  std::int64_t stream = 0;          // engine::SessionOptions::stream; changes no result
   std::string arithmetic = "int8";  // of products with quantized weights: int8, float
   std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
   bool update_inside = false;
