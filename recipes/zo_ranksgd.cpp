@@ -30,7 +30,6 @@ double rosenbrock(const Point& x) {
   return sum;
 }
 
-// Lower is better.
 optim::RankingOracle oracle_of(const Function& f) {
   return [f](std::span<const Point> points, std::int64_t most) {
     std::vector<double> values;

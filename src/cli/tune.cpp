@@ -83,10 +83,11 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.size(
       "--stream", job.stream,
       "read the matrices from the file at every step, through a window of so many bytes");
-  arguments.option("--memory", options.memory,
-                   "most memory of the process, as 2GB; activations are made again, batches split "
-                   "and the optimizer's state put into a file until it fits",
-                   "SIZE");
+  arguments.option(
+      "--memory", options.memory,
+      "most memory of the process, as 2GB, or low; activations are made again, batches split "
+      "and the optimizer's state put into a file until it fits",
+      "SIZE");
   arguments.choice("--arithmetic", job.arithmetic, {"int8", "float"},
                    "of forward products with quantized weights");
   arguments.choice("--rounding", job.rounding, {"none", "bf16", "int8"},

@@ -98,7 +98,8 @@ class TuneRun {
       }
     }
     if (!options_.memory.empty()) {
-      const auto bytes = bytes_of_text(options_.memory);
+      const auto bytes = options_.memory == "low" ? Result<std::int64_t>(tune::kLeastMemory)
+                                                  : bytes_of_text(options_.memory);
       if (!bytes) return bytes.error().in("--memory");
       options_.job.memory = *bytes;
     }
@@ -113,10 +114,35 @@ class TuneRun {
     auto job = tune::Job::open(options_.job, workers_.get());
     if (!job) return job.error();
     job_ = *std::move(job);
+    if (options_.memory == "low" && !resumed_) HONE_RETURN_IF_ERROR(choose_least());
     if (resumed_) {
       HONE_RETURN_IF_ERROR(job_->trainer().restore(*resumed_));
       output_.note(fmt::format("going on after step {} of {}", resumed_->step(), job_->steps()));
     }
+    return {};
+  }
+
+  // Who asks for low memory asks for no method: gradients where they take at most a quarter more
+  // than forward passes alone.
+  Status choose_least() {
+    if (options_.job.method.method != "lora") return {};
+    tune::JobOptions forward = options_.job;
+    forward.method.method = "zo";
+    const std::int64_t by_gradients = planned_bytes(*job_);
+    auto other = tune::Job::open(forward, workers_.get());
+    if (!other) return other.error();
+    const std::int64_t by_forward = planned_bytes(**other);
+    const bool stays = by_gradients <= by_forward + by_forward / 4;
+    output_.note(fmt::format("gradients would take {}, forward passes alone {}: {}",
+                             human_bytes(by_gradients), human_bytes(by_forward),
+                             stays ? "gradients" : "forward passes"));
+    if (stays) return {};
+    other->reset();
+    job_.reset();
+    options_.job = forward;
+    auto job = tune::Job::open(options_.job, workers_.get());
+    if (!job) return job.error();
+    job_ = *std::move(job);
     return {};
   }
 

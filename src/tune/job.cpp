@@ -451,6 +451,11 @@ Status Job::make_scratch() {
 
 // The first way of running that fits, with the trainer made for it.
 Result<bool> Job::fits(std::int64_t longest) {
+  if (options_.memory == kLeastMemory) {
+    HONE_RETURN_IF_ERROR(make_trainer(0, longest));
+    resident_ = resident_memory().current;
+    return planned_bytes() <= limit_;
+  }
   std::int64_t micro = std::max<std::int64_t>(longest, 2048);
   for (;;) {
     std::int64_t kept = INT64_MAX;

@@ -22,6 +22,9 @@
 
 namespace hone::tune {
 
+// JobOptions::memory: as little as the method can take.
+inline constexpr std::int64_t kLeastMemory = -1;
+
 struct JobOptions {
   std::string model;
   std::string data;
