@@ -130,11 +130,11 @@ Result<RecipeReport> run(const RecipeContext& context) {
   if (status.ok()) status = add_shared(context, report, "2 workers, half a batch each", *plain, {});
   if (status.ok()) status = add_shared(context, report, "2 streams", *two, {2, kWindows[0]});
   if (!status.ok()) return status.error();
-  report.notes.push_back(fmt::format(
-      "{} steps of {} x {} random tokens, LoRA of rank 8 with fixed A, tangents instead of pairs, "
-      "one thread a worker. Workers are threads here; `mpirun -n 2 hone tune --method zo` is the "
-      "same code over MPI",
-      plain->losses.size(), kBatch, kLength));
+  report.notes.push_back(
+      fmt::format("{} steps of {} x {} random tokens, LoRA of rank 8 with fixed A, tangents for "
+                  "pairs, a thread "
+                  "a worker; over MPI (`mpirun -n 2 hone tune --method zo`) it is the same code",
+                  plain->losses.size(), kBatch, kLength));
   return report;
 }
 
