@@ -14,7 +14,6 @@
 
 namespace hone::recipes {
 namespace {
-
 constexpr std::int64_t kSteps = 50, kBatch = 4, kLength = 32;
 constexpr std::int64_t kWindows[] = {54'000'000, 36'000'000};  // the largest matrix is 17.7 MB
 
