@@ -162,7 +162,7 @@ TEST(WeightStreamTest, EveryThreadSeesTheBytesOfItsStep) {
     stream.add(weights[i],
                {"w" + std::to_string(i), matrices.path, matrices.offsets[i], matrices.layouts[i]});
   }
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 30; ++round) {
     runtime::Program program;
     program.threads = kThreads;
     std::vector<std::array<bool, kThreads>> right(40, {false, false, false});
