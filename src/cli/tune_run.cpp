@@ -43,7 +43,6 @@ class TuneRun {
 
   Status run() {
     HONE_RETURN_IF_ERROR(open());
-    HONE_RETURN_IF_ERROR(job_->measure_step());
     report_plan(*job_, output_);
     if (options_.dry) return finish_dry();
     HONE_RETURN_IF_ERROR(begin_records());
@@ -91,6 +90,7 @@ class TuneRun {
     auto job = tune::Job::open(options_.job);
     if (!job) return job.error();
     job_ = *std::move(job);
+    HONE_RETURN_IF_ERROR(job_->measure_step());
     if (resumed_) {
       HONE_RETURN_IF_ERROR(job_->trainer().restore(*resumed_));
       output_.note(fmt::format("going on after step {} of {}", resumed_->step(), job_->steps()));

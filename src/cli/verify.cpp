@@ -80,8 +80,9 @@ Status run(const Options& options, Output& output) {
                  last.path(),         "",
                  "its options",       ""};
   }
-  const auto job_options = tune::JobOptions::of_json(metadata["options"].dump());
+  auto job_options = tune::JobOptions::of_json(metadata["options"].dump());
   if (!job_options) return job_options.error().in(last.path());
+  job_options->scratch = *folder;
   auto job = tune::Job::open(*job_options);
   if (!job) return job.error();
   const std::string data_hash = metadata.value("data_sha256", "");

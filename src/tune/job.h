@@ -43,7 +43,8 @@ struct JobOptions {
   std::string arithmetic = "int8";  // of products with quantized weights: int8, float
   std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
   bool update_inside = false;
-  bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not
+  bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not, if
+                         // `scratch` is given
   std::string scratch;   // folder of that file; empty: none may be made. Not of the JSON.
 
   // All of it, as a JSON object that `of_json` reads back.
@@ -81,7 +82,8 @@ class Job {
   const feedback::GradientPlan& plan() const { return plan_; }
   bool offloads() const { return !trainer_options_.offload.empty(); }
 
-  // Measures how long a step takes (Trainer::measure_step); 0 before.
+  // Measures how long a step takes (Trainer::measure_step), 0 before, and what the process holds;
+  // may make the trainer anew, so it comes before a checkpoint is restored.
   Status measure_step();
   double step_seconds() const { return step_seconds_; }
   // What the limits of the machine allow for this many tokens.

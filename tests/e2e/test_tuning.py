@@ -201,7 +201,7 @@ class TuningTest(Case):
         text = self.folder / "text.txt"
         text.write_text("number 3: 13\n" * 40, "utf-8")
         loss = {
-            name: self.result("perplexity", self.model, text, "-c", 64, *more)["perplexity"]
+            name: self.result("perplexity", self.model, "-f", text, "-c", 64, *more)["perplexity"]
             for name, more in (
                 ("plain", ()),
                 ("gguf", adapter),
