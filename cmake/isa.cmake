@@ -2,7 +2,8 @@
 # translation unit of its own that includes src/kernels/isa/<isa>.h first. No re-inclusion tricks:
 # a debugger sees plain files.
 set(HONE_ISAS scalar avx2 avx512)
-# The fallback is there to be right: vectorizing its loops over 16 rows made it the longest to compile.
+# The fallback is there to be right: vectorizing its loops over 16 rows made it the longest to
+# compile.
 set(HONE_ISA_FLAGS_scalar $<$<NOT:$<CONFIG:Debug>>:-O1>)
 set(HONE_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mpopcnt)
 set(HONE_ISA_FLAGS_avx512 ${HONE_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, and nothing when nothing is: setup.sh build|test|tidy|fuzz|oracle
+# Installs what is missing, and nothing when nothing is: setup.sh build|test|tidy|fuzz|oracle|mpi
 # System packages (Debian 12) through apt, as root or with sudo; Python tools into .venv.
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -16,6 +16,7 @@ case $purpose in
   test) packages+=(clang-format mlir-19-tools git) ;;
   tidy) packages+=(clang clang-tidy git) ;;
   fuzz) packages+=(clang) ;;
+  mpi) packages+=(libopenmpi-dev openmpi-bin) ;;  # for mpirun hone tune: nobody else needs it
 esac
 
 as_root() {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -63,6 +64,33 @@ std::string range_text(const Numbers& among) {
 }
 
 }  // namespace
+
+Result<std::int64_t> bytes_of_text(std::string_view text) {
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  std::string unit(end, text.data() + text.size());
+  std::erase(unit, ' ');
+  std::ranges::transform(unit, unit.begin(), [](char c) {
+    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  });
+  double factor = 0;
+  if (unit.empty() || unit == "B") factor = 1;
+  if (unit == "K" || unit == "KB") factor = 1e3;
+  if (unit == "M" || unit == "MB") factor = 1e6;
+  if (unit == "G" || unit == "GB") factor = 1e9;
+  if (unit == "KIB") factor = 1024;
+  if (unit == "MIB") factor = 1024.0 * 1024;
+  if (unit == "GIB") factor = 1024.0 * 1024 * 1024;
+  if (code != std::errc() || factor == 0 || !(value > 0) || value * factor > 1e18) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "this is no size in bytes",
+                 "",
+                 std::string(text),
+                 "a number and a unit, as 600MB or 2GiB",
+                 ""};
+  }
+  return static_cast<std::int64_t>(value * factor);
+}
 
 struct Arguments::State {
   CLI::App app;
@@ -163,6 +191,15 @@ void Arguments::option(const std::string& names, double& value, const std::strin
                 value = read;
                 return {};
               });
+}
+
+void Arguments::size(const std::string& names, std::int64_t& value, const std::string& about) {
+  state_->add(names, about, "SIZE", "", [&value, names](const std::string& text) -> Status {
+    const auto read = bytes_of_text(text);
+    if (!read) return read.error().in(names);
+    value = *read;
+    return {};
+  });
 }
 
 void Arguments::option(const std::string& names, std::vector<std::string>& values,

@@ -26,6 +26,9 @@ struct Numbers {
   double most = std::numeric_limits<double>::max();
 };
 
+// "600MB", "2GiB", "100": bytes, more than none.
+Result<std::int64_t> bytes_of_text(std::string_view text);
+
 // The variables given are written by parse() and must outlive it. What they hold before is the
 // default, which the help shows. `names` is "--context" or "-n,--tokens".
 class Arguments {
@@ -52,6 +55,8 @@ class Arguments {
               Integers among = {});
   void option(const std::string& names, double& value, const std::string& about,
               Numbers among = {});
+  // Bytes, given as 600MB or 2GiB; more than none.
+  void size(const std::string& names, std::int64_t& value, const std::string& about);
   // May be given several times.
   void option(const std::string& names, std::vector<std::string>& values, const std::string& about,
               const std::string& placeholder = "TEXT");

@@ -9,6 +9,7 @@
 #include "base/system.h"
 #include "base/timing.h"
 #include "cli/bench_kernels.h"
+#include "cli/bench_stream.h"
 #include "cli/bench_tune.h"
 #include "cli/model_options.h"
 #include "cli/registry.h"
@@ -29,8 +30,10 @@ struct Options {
 };
 
 void declare(Options& options, Arguments& arguments) {
-  arguments.positional("WHAT", options.what,
-                       "run (a model), tune (a model), patch (weights of a model), kernels");
+  arguments.positional(
+      "WHAT", options.what,
+      "run (a model), tune (a model), stream (weights of a model), patch (weights of "
+      "a model), kernels");
   arguments.optional_positional("MODEL", options.model.model, "a model, for run and patch");
   arguments.option("-j,--threads", options.model.threads, "threads; 0: all cores",
                    Integers{0, 1024});
@@ -44,6 +47,7 @@ void declare(Options& options, Arguments& arguments) {
   arguments.choice("--cache", options.model.cache, {"f16", "int8", "f32"},
                    "form of keys and values");
   declare_adapter(options.model, arguments);
+  declare_stream(options.model, arguments);
   declare_tune_bench(options.tune, arguments);
   arguments.flag("--profile", options.profile, "show the time of each kind of step");
 }
@@ -283,10 +287,15 @@ Status run(const Options& options, Output& output) {
   if (options.what == "run") return run_model(options, output);
   if (options.what == "tune")
     return bench_tune(options.tune, options.model, options.profile, output);
+  if (options.what == "stream") {
+    return bench_stream(options.model, options.tune.batch, options.tune.length, options.tune.steps,
+                        output);
+  }
   if (options.what == "patch") return patch_model(options, output);
   if (options.what == "kernels") return bench_kernels(options.model.threads, output);
-  return Error{ErrorCode::kInvalidArgument,   "there is no such benchmark", "", options.what,
-               "run, tune, patch or kernels", "hone bench run smollm2"};
+  return Error{
+      ErrorCode::kInvalidArgument,           "there is no such benchmark", "", options.what,
+      "run, tune, stream, patch or kernels", "hone bench run smollm2"};
 }
 
 }  // namespace
@@ -296,7 +305,8 @@ const Verb& bench_verb() {
       make_verb("bench", "measure prefill, decode, kernels, and their share of the machine's limit",
                 "hone bench run smollm2 --prompt 256 --generate 64 --json\nhone bench run smollm2 "
                 "--sequences 8 --prompt 32\nhone bench tune smollm2 --method lora --batch 4 "
-                "--length 256 --steps 4\nhone bench patch smollm2\nhone bench kernels",
+                "--length 256 --steps 4\nhone bench stream smollm2 --stream 40MB --batch 1 "
+                "--length 64\nhone bench patch smollm2\nhone bench kernels",
                 declare, run);
   return kVerb;
 }

@@ -38,7 +38,7 @@ Result<Steps> run_steps(tune::Trainer& trainer, std::span<const tune::Example> e
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     if (i > 0) out.seconds.push_back(took.count());
-    if (i == 0 && profile) trainer.gradient().profile(true);
+    if (i == 0 && profile) trainer.profile(true);
   }
   std::ranges::sort(out.seconds);
   return out;
@@ -48,7 +48,7 @@ Result<Steps> run_steps(tune::Trainer& trainer, std::span<const tune::Example> e
 
 void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.choice("--method", options.method,
-                   {"lora", "pooled", "dora", "full", "head", "prompt", "forward"},
+                   {"lora", "pooled", "dora", "full", "head", "prompt", "zo", "forward"},
                    "what is trained, for tune");
   arguments.option("--optimizer", options.optimizer, "update rule, for tune", "NAME");
   arguments.option("--batch", options.batch, "sequences a step, for tune", Integers{1, 4096});
@@ -57,6 +57,13 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.option("--steps", options.steps, "steps that are counted, for tune",
                    Integers{1, 100000});
   arguments.option("--rank", options.rank, "of adapters, for tune", Integers{1, 1024});
+  arguments.choice("--perturb", options.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
+                   "what zo moves, for tune");
+  arguments.choice("--probe", options.probe, {"tangent", "pair", "one-sided"},
+                   "how zo tries a direction, for tune");
+  arguments.option("--layers", options.layers,
+                   "that zo moves: all, random, or how many of the last", "WHICH");
+  arguments.option("--directions", options.directions, "of zo, for tune", Integers{1, 4096});
   arguments.option("--memory", options.memory, "most bytes of activations kept, for tune", "SIZE");
   arguments.choice("--rounding", options.rounding, {"none", "bf16", "int8"},
                    "of products in f32, for tune");
@@ -72,13 +79,17 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   how.context = 32;
   auto session = engine::Session::open(model.model, how);
   if (!session) return session.error();
-  tune::MethodOptions method;
-  method.method = options.method == "forward" ? "lora" : options.method;
-  method.rank = options.rank;
-  method.alpha = 2 * static_cast<double>(options.rank);
-  auto trained = tune::prepare(**session, method);
+  tune::JobOptions job;
+  job.method.method = options.method == "forward" ? "lora" : options.method;
+  job.method.rank = options.rank;
+  job.method.alpha = 2 * static_cast<double>(options.rank);
+  job.perturb = options.perturb;
+  job.probe = options.probe;
+  job.layers = options.layers;
+  job.directions = options.directions;
+  auto trained = tune::prepare(**session, job.trained_method((*session)->config().layers));
   if (!trained) return trained.error();
-  auto rule = optim::rule_named(options.optimizer);
+  auto rule = optim::rule_named(job.forward_only() ? "sgd" : options.optimizer);
   if (!rule) return rule.error();
   tune::TrainerOptions trainer_options;
   trainer_options.rule = *rule;
@@ -96,6 +107,11 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
     const auto bytes = bytes_of_text(options.memory);
     if (!bytes) return bytes.error().in("--memory");
     trainer_options.kept_bytes = *bytes;
+  }
+  if (job.forward_only()) {
+    const auto forward = job.forward_options();
+    if (!forward) return forward.error();
+    trainer_options.forward = *forward;
   }
   const auto examples =
       tune::random_examples(options.batch, options.length, (*session)->config().vocabulary, 1);
@@ -124,7 +140,7 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
                   {"operations_again", plan->kept.again},
                   {"loss", steps->loss}};
     if (profile) {
-      for (const auto& [name, each] : (*trainer)->gradient().profiled()) {
+      for (const auto& [name, each] : (*trainer)->profiled()) {
         document["profile"][name] = each / static_cast<double>(options.steps);
       }
     }
@@ -139,8 +155,8 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   if (profile) {
     Table table({"kind of step", "seconds", "part"}, "lrr");
     double total = 0;
-    for (const auto& [name, each] : (*trainer)->gradient().profiled()) total += each;
-    for (const auto& [name, each] : (*trainer)->gradient().profiled()) {
+    for (const auto& [name, each] : (*trainer)->profiled()) total += each;
+    for (const auto& [name, each] : (*trainer)->profiled()) {
       table.row({name, fmt::format("{:.4f}", each / static_cast<double>(options.steps)),
                  fmt::format("{:.1f} %", 100 * each / total)});
     }

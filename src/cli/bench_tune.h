@@ -12,12 +12,16 @@
 namespace hone::cli {
 
 struct TuneBench {
-  std::string method = "lora";  // of MethodOptions, or forward
+  std::string method = "lora";  // of MethodOptions, zo, or forward
   std::string optimizer = "adamw";
   std::int64_t batch = 4;
   std::int64_t length = 256;
   std::int64_t steps = 4;
   std::int64_t rank = 16;
+  std::string perturb = "low-rank";  // of zo, as of tune
+  std::string probe = "tangent";
+  std::string layers = "all";
+  std::int64_t directions = 1;
   std::string memory;
   std::string rounding = "none";
   std::string offload;  // folder of the optimizer's state; empty: in memory

@@ -29,6 +29,14 @@ void declare_model(ModelOptions& options, Arguments& arguments) {
                    "of products with quantized weights: int8 is fast, float the reference");
   arguments.choice("--cache", options.cache, {"f16", "int8", "f32"}, "form of keys and values");
   declare_adapter(options, arguments);
+  declare_stream(options, arguments);
+}
+
+void declare_stream(ModelOptions& options, Arguments& arguments) {
+  arguments.size(
+      "--stream", options.stream,
+      "read the matrices from the file at every step, through a window of so many bytes; "
+      "without it, a model larger than the memory is");
 }
 
 engine::SessionOptions session_options(const ModelOptions& options) {
@@ -36,6 +44,7 @@ engine::SessionOptions session_options(const ModelOptions& options) {
   session.threads = static_cast<int>(options.threads);
   session.context = options.context;
   session.batch = options.batch;
+  session.stream = options.stream;
   session.compile.arithmetic =
       options.arithmetic == "float" ? engine::Arithmetic::kFloat : engine::Arithmetic::kInteger;
   session.compile.lower.cache = options.cache == "f32"    ? kernels::CacheKind::kF32

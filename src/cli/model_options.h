@@ -23,10 +23,12 @@ struct ModelOptions {
   std::string cache = "f16";
   std::string adapter;  // a GGUF file or a PEFT folder; empty: none
   double adapter_scale = 1;
+  std::int64_t stream = 0;  // engine::SessionOptions::stream
 };
 
 void declare_model(ModelOptions& options, Arguments& arguments);
 void declare_adapter(ModelOptions& options, Arguments& arguments);  // part of declare_model
+void declare_stream(ModelOptions& options, Arguments& arguments);   // part of declare_model
 engine::SessionOptions session_options(const ModelOptions& options);
 
 struct SamplingArguments {

@@ -9,7 +9,9 @@
 
 #include "base/nearest.h"
 #include "cli/registry.h"
+#include "cli/run_checkpoints.h"
 #include "cli/run_views.h"
+#include "cli/tune_report.h"
 
 namespace hone::cli {
 namespace {
@@ -25,11 +27,12 @@ struct Options {
   std::int64_t most = 20;
   std::string verb;
   std::string status;
+  std::string output = "adapter.gguf";
   std::optional<std::string> store;
 };
 
 void declare(Options& options, Arguments& arguments) {
-  arguments.optional_positional("WHAT", options.what, "list, show or diff [list]");
+  arguments.optional_positional("WHAT", options.what, "list, show, diff or replay [list]");
   arguments.optional_positional("RUN", options.first,
                                 "an id, its beginning or last four digits, last, last~1 [last]");
   arguments.optional_positional("OTHER", options.second, "for diff: the run to compare with");
@@ -37,6 +40,8 @@ void declare(Options& options, Arguments& arguments) {
   arguments.option("--verb", options.verb, "list: runs of this verb only");
   arguments.option("--status", options.status,
                    "list: running, finished, interrupted or failed only");
+  arguments.option("-o,--output", options.output,
+                   "replay: where what the run made is written again", "PATH");
   declare_runs(options.store, arguments);
 }
 
@@ -237,20 +242,58 @@ Status diff(const Options& options, RunStore& store, Output& output) {
   return {};
 }
 
+// What a run made, out of its last checkpoint: of forward passes alone the list of seeds and
+// scalars, from which every step is made again without running the model.
+Status replay(const Options& options, Output& output) {
+  const std::string run = options.first.empty() ? "last" : options.first;
+  const auto folder = checkpoints_folder(run, options.store.value_or(""));
+  if (!folder) return folder.error();
+  const auto latest = tune::latest_checkpoint(*folder);
+  if (!latest) return latest.error();
+  if (!latest->checkpoint) {
+    return Error{
+        ErrorCode::kNotFound, "there is no whole checkpoint", *folder, "", "checkpoint-N.hone", ""};
+  }
+  auto job = job_of(*latest->checkpoint);
+  if (!job) return job.error();
+  tune::Trainer& trainer = (*job)->trainer();
+  HONE_RETURN_IF_ERROR(trainer.restore(*latest->checkpoint));
+  const auto metadata = nlohmann::json::parse(latest->checkpoint->metadata_json(), nullptr, false);
+  const std::string expected = metadata.value("hash", "");
+  if (trainer.hash() != expected) {
+    return Error{ErrorCode::kCorrupt,
+                 "the replayed steps gave other bits",
+                 latest->checkpoint->path(),
+                 trainer.hash(),
+                 expected,
+                 "was it made with another version or machine type?"};
+  }
+  HONE_RETURN_IF_ERROR(save_result(**job, options.output, output));
+  if (output.json()) {
+    output.document(Json{
+        {"steps", trainer.steps_done()}, {"hash", trainer.hash()}, {"output", options.output}});
+  } else {
+    output.print(fmt::format("{} steps give the same bits: {}\nwrote {}\n", trainer.steps_done(),
+                             trainer.hash(), options.output));
+  }
+  return {};
+}
+
 Status run(const Options& options, Output& output) {
-  constexpr std::string_view kKinds[] = {"list", "show", "diff"};
+  constexpr std::string_view kKinds[] = {"list", "show", "diff", "replay"};
   if (std::ranges::find(kKinds, options.what) == std::end(kKinds)) {
     const std::string meant = nearest(options.what, kKinds);
     return Error{ErrorCode::kInvalidArgument,
                  "there is no such view of runs",
                  "the command line",
                  fmt::format("'{}'", options.what),
-                 "list, show or diff",
+                 "list, show, diff or replay",
                  meant.empty() ? fmt::format("hone runs show {}", options.what)
                                : fmt::format("did you mean '{}'?", meant)};
   }
-  const bool too_many = (options.what == "list" && !options.first.empty()) ||
-                        (options.what == "show" && !options.second.empty());
+  const bool too_many =
+      (options.what == "list" && !options.first.empty()) ||
+      ((options.what == "show" || options.what == "replay") && !options.second.empty());
   if (too_many) {
     return Error{ErrorCode::kInvalidArgument,
                  "there is one argument too many",
@@ -259,6 +302,7 @@ Status run(const Options& options, Output& output) {
                  "",
                  "see `hone runs --help`"};
   }
+  if (options.what == "replay") return replay(options, output);
   auto store = RunStore::open_present(runs_path(options.store));
   if (!store) return store.error();
   if (options.what == "show") return show(options, *store, output);
@@ -269,9 +313,10 @@ Status run(const Options& options, Output& output) {
 }  // namespace
 
 const Verb& runs_verb() {
-  static const Verb kVerb =
-      make_verb("runs", "list, show and compare what was run",
-                "hone runs\nhone runs show last\nhone runs diff last~1 last", declare, run);
+  static const Verb kVerb = make_verb("runs", "list, show, compare and replay what was run",
+                                      "hone runs\nhone runs show last\nhone runs diff last~1 last\n"
+                                      "hone runs replay last -o again.gguf",
+                                      declare, run);
   return kVerb;
 }
 

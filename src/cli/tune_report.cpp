@@ -28,33 +28,6 @@ std::vector<std::string> examples_of_names(const tune::Trained& trained) {
 
 }  // namespace
 
-Result<std::int64_t> bytes_of_text(std::string_view text) {
-  double value = 0;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  std::string unit(end, text.data() + text.size());
-  std::erase(unit, ' ');
-  std::ranges::transform(unit, unit.begin(), [](char c) {
-    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-  });
-  double factor = 0;
-  if (unit.empty() || unit == "B") factor = 1;
-  if (unit == "K" || unit == "KB") factor = 1e3;
-  if (unit == "M" || unit == "MB") factor = 1e6;
-  if (unit == "G" || unit == "GB") factor = 1e9;
-  if (unit == "KIB") factor = 1024;
-  if (unit == "MIB") factor = 1024.0 * 1024;
-  if (unit == "GIB") factor = 1024.0 * 1024 * 1024;
-  if (code != std::errc() || factor == 0 || !(value > 0) || value * factor > 1e18) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "this is no size in bytes",
-                 "",
-                 std::string(text),
-                 "a number and a unit, as 600MB or 2GiB",
-                 ""};
-  }
-  return static_cast<std::int64_t>(value * factor);
-}
-
 std::int64_t planned_bytes(tune::Job& job) { return job.planned_bytes(); }
 
 Json plan_document(tune::Job& job) {
@@ -167,7 +140,7 @@ Result<std::vector<Answered>> read_questions(const std::string& path) {
 Status answer_all(tune::Job& job, std::vector<Answered>& answers, bool after, Output& output) {
   engine::Session& session = job.session();
   std::optional<formats::Adapter> adapter;
-  if (after && tune::trains_adapter(job.options().method.method)) {
+  if (after && tune::trains_adapter(job.trained().options.method)) {
     adapter.emplace(tune::adapter_of(job.trained(), session));
     HONE_RETURN_IF_ERROR(session.attach(*adapter));
   }
@@ -229,7 +202,7 @@ Json answers_document(const std::vector<Answered>& answers) {
 }
 
 Status save_result(tune::Job& job, const std::string& path, Output&) {
-  if (tune::trains_adapter(job.options().method.method)) {
+  if (tune::trains_adapter(job.trained().options.method)) {
     return engine::write_adapter(path, tune::adapter_of(job.trained(), job.session()),
                                  job.session().source());
   }

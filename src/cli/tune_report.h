@@ -10,13 +10,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "tune/job.h"
 
 namespace hone::cli {
-
-// "600MB", "2GB", "1.5 GiB", or a number of bytes.
-Result<std::int64_t> bytes_of_text(std::string_view text);
 
 void report_plan(tune::Job& job, Output& output);
 Json plan_document(tune::Job& job);

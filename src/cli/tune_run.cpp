@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
 #include "base/human.h"
 #include "base/progress.h"
 #include "base/system.h"
@@ -20,6 +21,7 @@
 #include "tune/job.h"
 #include "tune/plot.h"
 #include "tune/run_store.h"
+#include "tune/workers.h"
 
 namespace hone::cli {
 namespace {
@@ -43,10 +45,11 @@ class TuneRun {
 
   Status run() {
     HONE_RETURN_IF_ERROR(open());
-    report_plan(*job_, output_);
+    if (leads()) report_plan(*job_, output_);
     if (options_.dry) return finish_dry();
-    HONE_RETURN_IF_ERROR(begin_records());
+    if (leads()) HONE_RETURN_IF_ERROR(begin_records());
     const Status status = train();
+    if (!leads()) return status;
     const std::string_view state = !status.ok()   ? tune::kFailed
                                    : interrupted_ ? tune::kInterrupted
                                                   : tune::kFinished;
@@ -57,6 +60,24 @@ class TuneRun {
   }
 
  private:
+  // Of many processes one speaks and writes.
+  bool leads() const { return workers_->rank() == 0; }
+
+  Status join() {
+    tune::WorkersOptions how;
+    how.stopped = [] { return interrupted(); };
+    auto joined = tune::join_workers(how);
+    if (!joined) return joined.error();
+    workers_ = *std::move(joined);
+    if (workers_->size() == 1 || options_.job.forward_only()) return {};
+    return Error{ErrorCode::kUnsupported,
+                 "many processes share forward passes alone",
+                 "--method",
+                 options_.job.method.method,
+                 "--method zo",
+                 "without mpirun, threads share the work (--threads)"};
+  }
+
   Status open() {
     if (!options_.resume.empty()) HONE_RETURN_IF_ERROR(read_resume());
     if (options_.job.data.empty()) {
@@ -85,9 +106,10 @@ class TuneRun {
       options_.checkpoints =
           options_.resume.empty() ? options_.output + ".checkpoints" : options_.resume;
     }
+    HONE_RETURN_IF_ERROR(join());
     // A file of optimizer state lies where checkpoints do.
     options_.job.scratch = options_.checkpoints;
-    auto job = tune::Job::open(options_.job);
+    auto job = tune::Job::open(options_.job, workers_.get());
     if (!job) return job.error();
     job_ = *std::move(job);
     HONE_RETURN_IF_ERROR(job_->measure_step());
@@ -125,7 +147,7 @@ class TuneRun {
   }
 
   Status finish_dry() {
-    if (output_.json()) output_.document(plan_document(*job_));
+    if (leads() && output_.json()) output_.document(plan_document(*job_));
     return {};
   }
 
@@ -171,8 +193,11 @@ class TuneRun {
     auto report = job_->trainer().step();
     if (!report) return report.error();
     if (report->skipped) {
-      output_.note(fmt::format("step {}: the loss or the gradient is not finite; nothing changed",
-                               report->step));
+      const char* told =
+          options_.job.forward_only()
+              ? "the losses are not finite; the step before is taken back, the rate halved"
+              : "the loss or the gradient is not finite; nothing changed";
+      if (leads()) output_.note(fmt::format("step {}: {}", report->step, told));
       if (++skipped_ > 20) {
         return Error{ErrorCode::kOutOfRange,
                      "the loss is not finite any more",
@@ -181,8 +206,8 @@ class TuneRun {
                      "a finite loss",
                      "lower --learning-rate; the last checkpoint is good"};
       }
-    } else {
-      curve_.loss.push_back(report->loss);
+    } else if (options_.job.rank.empty()) {
+      curve_.loss.push_back(judged() ? 0 - report->loss : report->loss);
     }
     curve_.steps.push_back(*report);
     const std::pair<std::string_view, double> metrics[] = {
@@ -191,10 +216,11 @@ class TuneRun {
         {"learning_rate", report->learning_rate},
         {"tokens_per_second", static_cast<double>(report->tokens) / report->seconds},
         {"step_seconds", report->seconds}};
-    HONE_RETURN_IF_ERROR(store_->log(id_, report->step, metrics));
+    if (leads()) HONE_RETURN_IF_ERROR(store_->log(id_, report->step, metrics));
     if (!report->skipped) {
-      progress.set_note(fmt::format("loss {:.4f}, {:.0f} tokens/s, {:.0f} % of the limit",
-                                    report->loss,
+      progress.set_note(fmt::format("{} {:.4f}, {:.0f} tokens/s, {:.0f} % of the limit",
+                                    judged() ? "reward" : "loss",
+                                    judged() ? 0 - report->loss : report->loss,
                                     static_cast<double>(report->tokens) / report->seconds,
                                     100 * job_->limit_seconds(report->tokens) / report->seconds));
     }
@@ -216,11 +242,42 @@ class TuneRun {
           "another loss",
           "raise --learning-rate, or choose other --modules"};
     }
+    if (!leads()) return {};
     output_.note(
         fmt::format("after the first step the loss of the first examples is {:.6f}, {} by "
                     "{:.2g}",
                     *after, *after < before ? "lower" : "higher", std::abs(*after - before)));
     return {};
+  }
+
+  // By rewards or rankings: steps may change nothing, and what is shown is no loss.
+  bool judged() const { return !options_.job.reward.empty() || !options_.job.rank.empty(); }
+
+  // Whether somebody pressed Ctrl-C: all processes end at the same step.
+  Result<bool> all_stop() {
+    if (workers_->size() == 1) return interrupted();
+    const double mine = interrupted() ? 1 : 0;
+    const auto all = workers_->gather(std::span(&mine, 1));
+    if (!all) return all.error();
+    return std::ranges::any_of(*all, [](double each) { return each != 0; });
+  }
+
+  // Another process is gone, or a reward failed: what was reached is kept.
+  Status keep_and_give_up(tune::CheckpointWriter& writer, const Status& why) {
+    if (job_->trainer().steps_done() == 0) return why;
+    if (write_checkpoint(writer).ok()) {
+      output_.note(fmt::format("kept step {}; `hone tune {} --resume {}` goes on",
+                               job_->trainer().steps_done(), options_.job.model,
+                               options_.checkpoints));
+    }
+    return why;
+  }
+
+  Status check_same_end() {
+    if (workers_->size() == 1) return {};
+    const std::string hash = job_->trainer().hash();
+    return tune::check_same(*workers_, "the tuned weights",
+                            checksum64(std::as_bytes(std::span(hash))));
   }
 
   std::span<const tune::Example> probe() const {
@@ -234,7 +291,7 @@ class TuneRun {
       auto read = read_questions(options_.questions);
       if (!read) return read.error();
       answers = *std::move(read);
-      if (!resumed_) HONE_RETURN_IF_ERROR(answer_all(*job_, answers, false, output_));
+      if (!resumed_ && leads()) HONE_RETURN_IF_ERROR(answer_all(*job_, answers, false, output_));
     }
     job_->measure_resident();
     auto writer = tune::CheckpointWriter::open(options_.checkpoints);
@@ -249,26 +306,32 @@ class TuneRun {
     {
       Progress progress("tuning", job_->steps(), job_->trainer().steps_done(),
                         ProgressUnit::kCount);
-      while (job_->trainer().steps_done() < job_->steps() && !interrupted()) {
-        HONE_RETURN_IF_ERROR(one_step(progress));
-        if (curve_.steps.size() == 1 && !resumed_) {
+      while (job_->trainer().steps_done() < job_->steps()) {
+        const auto stops = all_stop();
+        const Status status = stops ? (*stops ? Status() : one_step(progress)) : stops.error();
+        if (!status.ok()) return keep_and_give_up(*writer, status);
+        if (*stops) break;
+        if (curve_.steps.size() == 1 && !resumed_ && !judged()) {
           HONE_RETURN_IF_ERROR(check_effect(*probe_before));
         }
         const std::int64_t done = job_->trainer().steps_done();
-        if (done % options_.checkpoint_every == 0 && done < job_->steps()) {
+        if (leads() && done % options_.checkpoint_every == 0 && done < job_->steps()) {
           HONE_RETURN_IF_ERROR(write_checkpoint(*writer));
         }
       }
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    HONE_RETURN_IF_ERROR(write_checkpoint(*writer));
+    HONE_RETURN_IF_ERROR(check_same_end());
+    if (leads()) HONE_RETURN_IF_ERROR(write_checkpoint(*writer));
     interrupted_ = job_->trainer().steps_done() < job_->steps();
+    if (interrupted_ && !leads()) return {};
     if (interrupted_) {
       output_.note(fmt::format("stopped after step {} of {}; `hone tune {} --resume {}` goes on",
                                job_->trainer().steps_done(), job_->steps(), options_.job.model,
                                options_.checkpoints));
       return {};
     }
+    if (!leads()) return {};
     const auto held_out_after = job_->held_out_loss();
     if (!held_out_after) return held_out_after.error();
     HONE_RETURN_IF_ERROR(save_result(*job_, options_.output, output_));
@@ -293,7 +356,7 @@ class TuneRun {
       document["run"] = id_;
       document["output"] = options_.output;
       document["steps"] = job_->trainer().steps_done();
-      document["loss"] = curve_.loss;
+      document[judged() ? "reward" : "loss"] = curve_.loss;
       document["seconds"] = seconds;
       document["tokens_per_second"] = rate;
       document["peak_bytes"] = peak;
@@ -309,18 +372,19 @@ class TuneRun {
     }
     if (curve_.loss.size() > 1) {
       tune::Series series;
-      series.name = "loss";
+      series.name = judged() ? "reward" : "loss";
       for (std::size_t i = 0; i < curve_.loss.size(); ++i) {
         series.x.push_back(static_cast<double>(i + 1));
         series.y.push_back(curve_.loss[i]);
       }
       output_.print(tune::terminal_chart(std::span(&series, 1), 76, 14, output_.color(),
-                                         {"", "step", "loss"}));
+                                         {"", "step", series.name}));
     }
     Table table({"", "", ""}, "lrr");
     table.row({"", "first", "last"});
     if (!curve_.loss.empty()) {
-      table.row({"loss of the examples", fmt::format("{:.4f}", curve_.loss.front()),
+      table.row({judged() ? "reward of the answers" : "loss of the examples",
+                 fmt::format("{:.4f}", curve_.loss.front()),
                  fmt::format("{:.4f}", recent(curve_.loss))});
     }
     if (!job_->held_out().empty()) {
@@ -337,6 +401,7 @@ class TuneRun {
 
   TuneOptions options_;
   Output& output_;
+  std::unique_ptr<tune::Workers> workers_;
   std::unique_ptr<tune::Job> job_;
   std::optional<tune::RunStore> store_;
   std::optional<tune::Checkpoint> resumed_;

@@ -8,9 +8,8 @@
 
 #include "base/progress.h"
 #include "cli/registry.h"
+#include "cli/run_checkpoints.h"
 #include "tune/checkpoint.h"
-#include "tune/job.h"
-#include "tune/run_store.h"
 
 namespace hone::cli {
 namespace {
@@ -26,20 +25,6 @@ void declare(Options& options, Arguments& arguments) {
   arguments.option("--runs", options.runs, "file of run records", "FILE");
   arguments.flag("--from-start", options.from_start,
                  "begin at the first step instead of the last checkpoint but one");
-}
-
-// A folder's own, or the one that the run was told of.
-Result<std::string> folder_of(const Options& options) {
-  if (std::filesystem::is_directory(options.run)) return options.run;
-  auto store =
-      tune::RunStore::open_present(options.runs.empty() ? tune::default_runs_path() : options.runs);
-  if (!store) return store.error();
-  const auto row = store->find(options.run);
-  if (!row) return row.error();
-  for (const auto& [key, value] : row->attached) {
-    if (key == "checkpoints") return value;
-  }
-  return Error{ErrorCode::kNotFound, "this run left no checkpoints", "", row->id, "", ""};
 }
 
 // Whole checkpoints of a folder, by step.
@@ -69,31 +54,14 @@ std::string where_it_differs(const tune::Trainer& trainer, const tune::Checkpoin
 }
 
 Status run(const Options& options, Output& output) {
-  const auto folder = folder_of(options);
+  const auto folder = checkpoints_folder(options.run, options.runs);
   if (!folder) return folder.error();
   const auto checkpoints = checkpoints_of(*folder);
   if (!checkpoints) return checkpoints.error();
   const tune::Checkpoint& last = checkpoints->back();
   const auto metadata = nlohmann::json::parse(last.metadata_json(), nullptr, false);
-  if (!metadata.is_object() || !metadata.contains("options")) {
-    return Error{ErrorCode::kCorrupt, "the checkpoint is not one of `hone tune`",
-                 last.path(),         "",
-                 "its options",       ""};
-  }
-  auto job_options = tune::JobOptions::of_json(metadata["options"].dump());
-  if (!job_options) return job_options.error().in(last.path());
-  job_options->scratch = *folder;
-  auto job = tune::Job::open(*job_options);
+  auto job = job_of(last);
   if (!job) return job.error();
-  const std::string data_hash = metadata.value("data_sha256", "");
-  if ((*job)->data().report.sha256 != data_hash) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "the data is not what the run was trained on",
-                 job_options->data,
-                 (*job)->data().report.sha256,
-                 data_hash,
-                 ""};
-  }
   tune::Trainer& trainer = (*job)->trainer();
   const bool resumes = checkpoints->size() > 1 && !options.from_start;
   if (resumes) HONE_RETURN_IF_ERROR(trainer.restore((*checkpoints)[checkpoints->size() - 2]));

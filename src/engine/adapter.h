@@ -47,6 +47,9 @@ std::vector<float> dora_gain(const std::string& name, const formats::Adapter& ad
 // expression.
 Result<std::vector<std::string>> select_modules(const ModelSource& model, std::string_view words);
 
+// The layer of a tensor by its name, as in "blk.7.attn_q.weight.lora_b"; -1 where it has none.
+std::int64_t layer_of(std::string_view name);
+
 // The name in Hugging Face's model of a GGUF weight; empty where it has none.
 std::string hugging_face_weight(const ModelSource& model, std::string_view gguf);
 

@@ -240,6 +240,14 @@ Result<formats::Vocabulary> ModelSource::vocabulary() const {
 
 std::int64_t ModelSource::file_bytes() const { return state_->file_bytes; }
 
+std::optional<ModelSource::FilePlace> ModelSource::file_place(const TensorRecord& tensor) const {
+  const auto offset = static_cast<std::int64_t>(tensor.file_offset);
+  if (!state_->folder) return FilePlace{state_->gguf.file().path(), offset};
+  const auto files = state_->safetensors.files();
+  if (tensor.file >= files.size()) return std::nullopt;
+  return FilePlace{files[tensor.file].path(), offset};
+}
+
 void ModelSource::release(const TensorRecord& tensor, std::size_t offset, std::size_t size) const {
   if (!state_->folder) {
     state_->gguf.file().release(tensor.file_offset + offset, size);

@@ -34,6 +34,12 @@ class ModelSource {
   Result<formats::Vocabulary> vocabulary() const;
   // Bytes of all files.
   std::int64_t file_bytes() const;
+  // Where a tensor's bytes are on disk; nothing for a tensor that is an owned copy.
+  struct FilePlace {
+    std::string path;
+    std::int64_t offset = 0;
+  };
+  std::optional<FilePlace> file_place(const formats::TensorRecord& tensor) const;
   // Bytes [offset, offset + size) of the tensor will not be read again soon: their pages may leave
   // resident memory.
   void release(const formats::TensorRecord& tensor, std::size_t offset, std::size_t size) const;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "engine/adapter.h"
 #include "formats/tokenizer_regex.h"
@@ -191,6 +192,14 @@ Result<std::vector<std::string>> select_modules(const ModelSource& model, std::s
   }
   for (const std::string& item : items) HONE_RETURN_IF_ERROR(selection.add(item));
   return selection.names();
+}
+
+std::int64_t layer_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "blk.";
+  std::int64_t layer = -1;
+  if (!name.starts_with(kPrefix)) return layer;
+  std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
+  return layer;
 }
 
 }  // namespace hone::engine

@@ -92,17 +92,21 @@ Status Session::start() {
   const std::int64_t cache_bytes =
       static_cast<std::int64_t>(layout.page_bytes_key() + layout.page_bytes_value()) *
       ((options_.budget + kernels::kPageTokens - 1) / kernels::kPageTokens) * config_.layers;
-  const std::int64_t needed = source_.file_bytes() + cache_bytes;
   const std::int64_t available = memory_info().available;
-  if (available > 0 && needed > available) {
+  const bool too_large = available > 0 && source_.file_bytes() + cache_bytes > available;
+  // A model larger than the memory streams its weights through half of what is left.
+  if (options_.stream == 0 && too_large) options_.stream = (available - cache_bytes) / 2;
+  const std::int64_t weight_bytes = options_.stream > 0 ? options_.stream : source_.file_bytes();
+  if (available > 0 && weight_bytes + cache_bytes > available) {
     return Error{ErrorCode::kOutOfMemory,
                  "the model does not fit into this machine's memory",
                  "",
-                 fmt::format("{} for weights and {} for keys and values",
-                             human_bytes(source_.file_bytes()), human_bytes(cache_bytes)),
+                 fmt::format("{} for weights and {} for keys and values", human_bytes(weight_bytes),
+                             human_bytes(cache_bytes)),
                  fmt::format("at most {} available", human_bytes(available)),
                  "lower --context, or use a smaller or more quantized model"};
   }
+  if (options_.stream > 0) weights_.stream(options_.stream);
   cache_.emplace(layout, config_.layers, options_.budget);
   options_.compile.lower.threads = pool_.size();
   source_.release_header();
@@ -425,8 +429,12 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
                                                                           : rows;
     inputs.push_back(bytes_of(values));
   }
-  runtime::execute(program, {(*bound)->weights, inputs, (*bound)->caches}, pool_, workspace_,
-                   profile_);
+  const Status ran = runtime::execute(program, {(*bound)->weights, inputs, (*bound)->caches}, pool_,
+                                      workspace_, profile_);
+  if (!ran.ok()) {
+    give_back_pages(requests);
+    return ran.error();
+  }
   for (const Request& request : requests) {
     Sequence& sequence = sequences_.at(request.sequence);
     const std::size_t full_before = sequence.tokens.size() / kernels::kPageTokens;

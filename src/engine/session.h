@@ -31,6 +31,10 @@ struct SessionOptions {
   std::int64_t budget = 0;   // tokens of all sequences together; 0: `context`
   std::int64_t batch = 256;  // tokens of one prefill step
   bool reuse_prefixes = true;
+  // Bytes of the window that matrices are streamed through from their file, step by step
+  // (docs/streaming.md). 0: only where the model is larger than the memory that is available; below
+  // 0: never.
+  std::int64_t stream = 0;
   CompileOptions compile;
 };
 

@@ -113,6 +113,19 @@ Status WeightStore::fill(Entry& entry, const formats::TensorRecord& tensor,
   return {};
 }
 
+// False: the tensor has to be held.
+bool WeightStore::add_streamed(Entry& entry, const formats::TensorRecord& tensor) {
+  const ir::Type& type = entry.type;
+  if (stream_ == nullptr || type.layout != ir::Layout::kRows16 || type.dtype != tensor.dtype) {
+    return false;
+  }
+  const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
+  auto place = source_.file_place(tensor);
+  if (!layout || !place) return false;
+  stream_->add(entry.weight, {tensor.name, std::move(place->path), place->offset, *layout});
+  return true;
+}
+
 Result<const runtime::Weight*> WeightStore::get(const std::string& name, const ir::Type& type) {
   const auto owned = owned_.find(name);
   if (owned != owned_.end() && owned->second.shown != nullptr) {
@@ -133,7 +146,9 @@ Result<const runtime::Weight*> WeightStore::get(const std::string& name, const i
   }
   auto entry = std::make_unique<Entry>();
   entry->type = type;
-  HONE_RETURN_IF_ERROR(fill(*entry, *tensor, tensor->data));
+  if (!add_streamed(*entry, *tensor)) {
+    HONE_RETURN_IF_ERROR(fill(*entry, *tensor, tensor->data));
+  }
   if (!entry->memory.empty()) {
     owned_bytes_ += entry->memory.size();
     source_.release(*tensor, 0, tensor->data.size());
@@ -232,6 +247,16 @@ Status WeightStore::patch(const std::string& name, std::span<const std::byte> by
         ""};
   }
   if (forms == entries_.end()) return {};
+  for (const auto& entry : forms->second) {
+    if (entry->weight.residency != nullptr) {
+      return Error{ErrorCode::kUnsupported,
+                   fmt::format("the tensor '{}' is streamed from its file and cannot change", name),
+                   source_.path(),
+                   "",
+                   "a tensor that is held in memory",
+                   "open the model without streaming"};
+    }
+  }
   for (const auto& entry : forms->second) {
     if (entry->of == nullptr) HONE_RETURN_IF_ERROR(fill(*entry, *tensor, bytes));
   }

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "base/threads.h"
 #include "engine/model_source.h"
+#include "engine/weight_stream.h"
 #include "ir/type.h"
 #include "runtime/execute.h"
 #include "runtime/program.h"
@@ -47,6 +48,11 @@ class WeightStore {
   // The type of a tensor, owned or as the file has it; nullptr if there is none.
   const ir::Type* find(std::string_view name);
 
+  // From here on, matrices of the file that programs ask for packed are not held: each run brings
+  // them through a window of so many bytes. Before the first get(). They cannot be patched.
+  void stream(std::int64_t window) { stream_ = std::make_unique<WeightStream>(window); }
+  WeightStream* stream() { return stream_.get(); }  // nullptr: everything is held
+
   std::size_t owned_bytes() const { return owned_bytes_; }
 
  private:
@@ -67,6 +73,7 @@ class WeightStore {
     const Owned* shown = nullptr;  // the one that the name means; none: the file's
   };
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
+  bool add_streamed(Entry& entry, const formats::TensorRecord& tensor);
   Result<const runtime::Weight*> get_owned(const std::string& name, const Owned& owned,
                                            const ir::Type& type);
 
@@ -80,6 +87,7 @@ class WeightStore {
   std::map<std::string, ir::Type, std::less<>> types_;
   std::map<std::string, OwnedForms, std::less<>> owned_;
   std::size_t owned_bytes_ = 0;
+  std::unique_ptr<WeightStream> stream_;
 };
 
 }  // namespace hone::engine

@@ -5,9 +5,11 @@
 #include <map>
 #include <numeric>
 
+#include "feedback/choices.h"
 #include "passes/pass.h"
 #include "passes/transform/gradient.h"
 #include "passes/transform/loss.h"
+#include "passes/transform/tangent.h"
 #include "passes/transform/update.h"
 
 namespace hone::feedback {
@@ -41,6 +43,32 @@ TokenBatch padded(const TokenBatch& batch, const models::Batch& shape) {
   out.targets.resize(rows, 0);
   out.weights.resize(rows, 0.0F);
   return out;
+}
+
+double sum_of(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+// The sums over each sequence's rows of values (M), each times its factor if there are any; of
+// questions, over the rows of their choices.
+std::vector<double> unit_sums(const TokenBatch& batch, std::span<const float> values,
+                              std::span<const double> factors) {
+  const bool asks = !batch.choice_questions.empty();
+  std::vector<double> sums(asks ? static_cast<std::size_t>(batch.choice_questions.back()) + 1
+                                : static_cast<std::size_t>(batch.sequences()),
+                           0.0);
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    std::size_t unit = 0;
+    if (asks) {
+      const auto choice = static_cast<std::size_t>(batch.row_choices[i]);
+      unit = static_cast<std::size_t>(batch.choice_questions[choice]);
+    } else {
+      const auto behind = std::ranges::upper_bound(batch.offsets, batch.rows[i]);
+      unit = static_cast<std::size_t>(behind - batch.offsets.begin()) - 1;
+    }
+    sums[unit] += double{values[i]} * (factors.empty() ? 1.0 : factors[i]);
+  }
+  return sums;
 }
 
 Result<ir::Graph> run_pass(std::string_view name, const ir::Graph& graph) {
@@ -82,12 +110,18 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   if (!graph) return graph;
   graph = run_pass("sequences", *graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
-  if (graph) graph = passes::add_loss(*graph, options_.trains_output && !options_.forward_only);
+  const bool losses_only = options_.forward_only && options_.directions == 0;
+  const auto form = losses_only              ? passes::LossForm::kLosses
+                    : options_.trains_output ? passes::LossForm::kWeightGradient
+                                             : passes::LossForm::kGradient;
+  if (graph) graph = passes::add_loss(*graph, form);
   const bool integer = options_.compile.arithmetic == engine::Arithmetic::kInteger;
   for (const char* name : {"fold", "integer", "cse"}) {
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
   }
-  if (graph && options_.forward_only) {
+  if (graph && options_.directions > 0) {
+    graph = passes::add_tangents(*graph, {"loss", options_.trained, options_.directions});
+  } else if (graph && options_.forward_only) {
     graph = passes::mark_writable(*graph, options_.trained);
   } else if (graph) {
     graph = passes::add_gradients(*graph, {"loss", options_.trained});
@@ -105,7 +139,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
     const bool disabled = std::ranges::count(options_.compile.disabled, name) > 0;
     if (graph && !disabled) graph = run_pass(name, *graph);
   }
-  if (graph && options_.update && !options_.forward_only) graph = passes::add_updates(*graph);
+  if (graph && options_.update && trains_backward()) graph = passes::add_updates(*graph);
   if (graph) graph = run_pass("dce", *graph);
   if (graph && options_.compile.verify) {
     const Status status = ir::verify(*graph);
@@ -198,13 +232,26 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
                      : slot.name == "slots"     ? bytes_of(slots)
                                                 : bytes_of(pages));
   }
-  runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(), *workspace_,
-                   profile_ ? &bound.profile : nullptr);
+  HONE_RETURN_IF_ERROR(runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(),
+                                        *workspace_, profile_ ? &bound.profile : nullptr));
   Outcome outcome;
-  for (const float loss : runtime::output(program, *workspace_, 0)) outcome.loss += double{loss};
+  const std::span<const float> losses = runtime::output(program, *workspace_, 0);
+  const bool asks = !batch.choice_questions.empty();
+  ChoiceLoss choices;
+  if (asks) choices = choice_loss(losses, batch);
+  outcome.right = choices.right;
+  outcome.choice_scores = choices.scores;
+  outcome.unit_losses = asks ? choices.losses : unit_sums(batch, losses, {});
+  outcome.loss = sum_of(outcome.unit_losses);
   outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
   for (std::size_t i = 1; i < program.outputs.size(); ++i) {
-    outcome.gradients.push_back(runtime::output(program, *workspace_, i));
+    const std::span<const float> values = runtime::output(program, *workspace_, i);
+    if (options_.directions > 0) {
+      outcome.unit_derivatives.push_back(unit_sums(batch, values, choices.slopes));
+      outcome.derivatives.push_back(sum_of(outcome.unit_derivatives.back()));
+    } else {
+      outcome.gradients.push_back(values);
+    }
   }
   return outcome;
 }

@@ -28,6 +28,10 @@ struct TokenBatch {
   std::vector<std::int32_t> rows;        // (M): the tokens that predict
   std::vector<std::int32_t> targets;     // (M): what follows them
   std::vector<float> weights;            // (M): of each loss in the sum
+  // Questions with several answers to choose from: which choice each row belongs to, and which
+  // question each choice; a question's choices stand together, the right one first. Empty: none.
+  std::vector<std::int32_t> row_choices;       // (M)
+  std::vector<std::int32_t> choice_questions;  // (choices)
   // Seed and step, for what is drawn by chance (dropout): the same numbers, the same draws.
   std::array<std::int32_t, 2> draws{0, 0};
 
@@ -46,6 +50,9 @@ struct GradientOptions {
   std::vector<std::string> trained;
   bool trains_output = false;  // the output matrix is among them
   bool forward_only = false;   // losses alone; what is trained may still change between runs
+  // Instead of gradients, the loss's derivatives along so many directions of what is trained: f32
+  // tensors of the session's weights by the names of passes::direction_name.
+  int directions = 0;
   // Bytes of activations kept for the backward part; what is over is made again.
   std::int64_t kept_bytes = INT64_MAX;
   cost::Machine machine;  // by whose limits costs are counted
@@ -74,8 +81,15 @@ class Gradient {
 
   struct Outcome {
     double loss = 0;                                // sum of weight * loss over the batch
+    std::int64_t right = 0;                         // questions whose right choice is likeliest
+    std::vector<double> choice_scores;              // mean log-probability of each choice's tokens
     double weight = 0;                              // sum of the weights
     std::vector<std::span<const float>> gradients;  // of the sum; valid until the next call
+    std::vector<double> derivatives;                // of the sum, along each direction
+    // The parts of both that each sequence (or question) has, whose sums in order they are: the
+    // same bits however a batch is cut.
+    std::vector<double> unit_losses;
+    std::vector<std::vector<double>> unit_derivatives;  // [direction][unit]
   };
   // Shapes are rounded up with an extra sequence and with rows of weight 0, so that batches of
   // about one size share a program.
@@ -99,6 +113,7 @@ class Gradient {
     GradientPlan plan;
     runtime::Profile profile;
   };
+  bool trains_backward() const { return !options_.forward_only && options_.directions == 0; }
   Result<Bound*> program_for(const models::Batch& shape);
   Result<ir::Graph> build(const models::Batch& shape, GradientPlan& plan);
 

@@ -71,7 +71,26 @@ struct SequenceGradientTask {
   std::span<std::byte> scratch;  // sequence_attention_scratch_bytes(D), one for each thread
 };
 
-// Bytes of either scratch, any alignment.
+// How out[t][head] changes along changes of queries, keys and values, for the queries [first_query,
+// last_query) of one head.
+struct SequenceTangentTask {
+  SequenceShape shape;
+  const float* queries = nullptr;
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  const float* out = nullptr;
+  const float* log_sum = nullptr;
+  const float* query_changes = nullptr;  // as queries
+  const float* key_changes = nullptr;    // as keys
+  const float* value_changes = nullptr;  // as values
+  float* out_changes = nullptr;          // (tokens, heads, D)
+  int head = 0;
+  int first_query = 0;  // a multiple of kSequenceQueries
+  int last_query = 0;
+  std::span<std::byte> scratch;  // sequence_attention_scratch_bytes(D), one for each thread
+};
+
+// Bytes of any scratch, any alignment.
 std::size_t sequence_attention_scratch_bytes(int head_size);
 
 }  // namespace hone::kernels

@@ -1,6 +1,6 @@
 // Attention among the tokens of one sequence: blocks of queries walk over tiles of keys. Forward
-// with a running maximum and sum, backward from the logarithm of the sum (Dao et al.,
-// FlashAttention, 2022, algorithms 1 and 4).
+// with a running maximum and sum, backward (Dao et al., FlashAttention, 2022, algorithms 1 and 4)
+// and along a direction from the logarithm of the sum.
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/sequence_attention.h"
 #include "kernels/sequence_tile.h"
@@ -42,7 +42,8 @@ struct Scores {
   }
 };
 
-// scores[key][lane] of every panel for the keys that it sees: rows times packed columns.
+// scores[key][lane] (+)= of every panel for the keys that it sees: rows times packed columns.
+template <bool kAdd = false>
 HWY_INLINE void score_block(const BlockView& view, ConstMatrix keys, const float* across,
                             int head_size, const Scores& scores) {
   for (int p = 0; p < view.count; ++p) {
@@ -50,9 +51,9 @@ HWY_INLINE void score_block(const BlockView& view, ConstMatrix keys, const float
     const Matrix to = scores.of(panel);
     const ConstMatrix columns = {across + at(panel.first) * at(head_size), at(kPanel)};
     for (int key = panel.key_low; key < panel.key_high; key += kTileRows) {
-      product_rows<F32, 2, false, false>(least(kTileRows, panel.key_high - key),
-                                         {keys.data + at(key) * keys.stride, keys.stride}, columns,
-                                         head_size, {to.data + at(key) * to.stride, to.stride});
+      product_rows<F32, 2, false, kAdd>(least(kTileRows, panel.key_high - key),
+                                        {keys.data + at(key) * keys.stride, keys.stride}, columns,
+                                        head_size, {to.data + at(key) * to.stride, to.stride});
     }
   }
 }
@@ -371,7 +372,94 @@ HWY_NOINLINE void gradient_block(const SequenceGradientTask& task, const Gradien
   }
 }
 
+// sums[lane] += the panel's changes of weights over the keys.
+HWY_INLINE void add_keys(const PanelView& view, Matrix changes, float* sums) {
+  const F32 d;
+  for (std::size_t half = 0; half < 2; ++half) {
+    const std::size_t lane = half * kLanes;
+    VecF32 sum = hn::LoadU(d, sums + lane);
+    for (int key = view.key_low; key < view.key_high; ++key) {
+      sum = hn::Add(sum, hn::LoadU(d, changes.data + at(key) * changes.stride + lane));
+    }
+    hn::StoreU(sum, d, sums + lane);
+  }
+}
+
+// to = sums - along * out
+HWY_INLINE void take_mean(const float* sums, float along, const float* out, int size, float* to) {
+  const Part part;
+  const auto factor = hn::Set(part, along);
+  for (int d = 0; d < size; d += kPartStep) {
+    const auto value = hn::NegMulAdd(factor, hn::LoadU(part, out + d), hn::LoadU(part, sums + d));
+    hn::StoreU(value, part, to + d);
+  }
+}
+
+// With weights p and the scores' changes s': out' = sum p v' + sum p s' v - (sum p s') out.
+HWY_NOINLINE void tangent_block(const SequenceTangentTask& task, int block, int count,
+                                const SequenceScratch& scratch) {
+  const SequenceShape& shape = task.shape;
+  const int size = shape.head_size;
+  const std::size_t dims = round_up(size, 32);
+  const std::size_t query_at = at(block) * shape.query_stride() + at(task.head) * at(size);
+  const std::size_t key_at = at(task.head / (shape.heads / shape.kv_heads)) * at(size);
+  const Exponents exponents = exponents_of(shape);
+  const float unit = shape.scale / exponents.factor;  // of changes of scores
+  float* log_sums = scratch.state;
+  float* zeros = log_sums + kSequenceQueries;
+  float* along = zeros + kSequenceQueries;
+  pack_across({task.queries + query_at, shape.query_stride()}, count, size, exponents.factor,
+              scratch.queries_across);
+  pack_across({task.query_changes + query_at, shape.query_stride()}, count, size, exponents.factor,
+              scratch.d_out_across);
+  std::memset(scratch.sums, 0, at(count) * dims * sizeof(float));
+  for (int q = 0; q < kSequenceQueries; ++q) {
+    // Lanes without a query: weight 0.
+    log_sums[q] = q < count ? kLog2E * task.log_sum[at(block + q) * at(shape.heads) + at(task.head)]
+                            : -kMasked;
+    zeros[q] = along[q] = 0.0F;
+  }
+  for (int key = first_tile(shape, block); key < block + count; key += kSequenceKeys) {
+    const int keys = least(kSequenceKeys, shape.tokens - key);
+    const int seen = least(keys, block + count - key);
+    const std::size_t tile_at = key_at + at(key) * shape.key_stride();
+    const BlockView view = block_view(shape, block, count, key, keys);
+    const Scores weights = {scratch.weights, 1, kScoreStride};
+    const Scores changes = {scratch.d_scores, 1, kScoreStride};
+    const ConstMatrix rows = {task.keys + tile_at, shape.key_stride()};
+    score_block(view, rows, scratch.queries_across, size, weights);
+    score_block(view, rows, scratch.d_out_across, size, changes);
+    score_block<true>(view, {task.key_changes + tile_at, shape.key_stride()},
+                      scratch.queries_across, size, changes);
+    for (int p = 0; p < view.count; ++p) {
+      const PanelView& panel = view.panels[p];
+      differentiate_any(panel, shape.window, exponents, weights.of(panel), changes.of(panel),
+                        log_sums + panel.first, zeros + panel.first);
+      add_keys(panel, changes.of(panel), along + panel.first);
+    }
+    pack_along({task.values + tile_at, shape.key_stride()}, seen, size, kSequenceKeys, unit,
+               scratch.rows_along);
+    add_rows(view, shape.window, changes, scratch.rows_along, size, {scratch.sums, dims});
+    pack_along({task.value_changes + tile_at, shape.key_stride()}, seen, size, kSequenceKeys, 1.0F,
+               scratch.rows_along);
+    add_rows(view, shape.window, weights, scratch.rows_along, size, {scratch.sums, dims});
+  }
+  for (int q = 0; q < count; ++q) {
+    const std::size_t row = query_at + at(q) * shape.query_stride();
+    take_mean(scratch.sums + at(q) * dims, unit * along[q], task.out + row, size,
+              task.out_changes + row);
+  }
+}
+
 }  // namespace
+
+void sequence_attention_tangent(const SequenceTangentTask& task) {
+  const SequenceScratch scratch =
+      divide_sequence_scratch(task.scratch.data(), at(task.shape.head_size));
+  for (int block = task.first_query; block < task.last_query; block += kSequenceQueries) {
+    tangent_block(task, block, least(kSequenceQueries, task.last_query - block), scratch);
+  }
+}
 
 void sequence_attention(const SequenceAttentionTask& task) {
   const SequenceScratch scratch =

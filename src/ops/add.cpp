@@ -39,6 +39,15 @@ Gradients gradient(const Differentiation& at) {
                                                              : dy};
 }
 
+Tangents tangent(const Linearization& at) {
+  const bool shared = at.types[0] != at.types[1];
+  const std::int32_t first =
+      shared && at.tangents[0] == ir::kNoTangent
+          ? emit_one(at, "scale", {at.operands[0]}, {{"factor", 0.0}})  // of every row
+          : at.tangents[0];
+  return {add_tangents(at, first, at.tangents[1])};
+}
+
 }  // namespace
 
 const OpDescriptor& add_op() {
@@ -51,6 +60,7 @@ const OpDescriptor& add_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -40,6 +40,8 @@ Gradients gradient(const Differentiation& at) {
                {{"start", at.attributes.integer("start")}, {"columns", at.types[0].columns()}})};
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "columns"); }
+
 }  // namespace
 
 const OpDescriptor& columns_op() {
@@ -52,6 +54,7 @@ const OpDescriptor& columns_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -49,6 +49,8 @@ std::vector<Example> examples() {
   return {example(0.25, 0), example(0.5, 11), example(0, 1)};
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "dropout"); }
+
 }  // namespace
 
 const OpDescriptor& dropout_op() {
@@ -62,6 +64,7 @@ const OpDescriptor& dropout_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     return op;
   }();
   return kOp;

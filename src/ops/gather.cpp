@@ -38,6 +38,8 @@ Gradients gradient(const Differentiation& at) {
           ir::kNoGradient};
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "gather"); }
+
 }  // namespace
 
 const OpDescriptor& gather_op() {
@@ -50,6 +52,7 @@ const OpDescriptor& gather_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -62,6 +62,26 @@ Gradients gradient(const Differentiation& at) {
   return gradients;
 }
 
+Tangents tangent(const Linearization& at) {
+  const std::int32_t x = at.operands[0];
+  std::int32_t sum = ir::kNoTangent;
+  if (at.tangents[0] != ir::kNoTangent) {
+    const std::int32_t one = ones(at, at.types[0].columns());
+    sum = emit_one(at, "multiply",
+                   {emit_one(at, "layer_norm_gradient", {x, one, at.tangents[0]}, at.attributes),
+                    at.operands[1]});
+  }
+  if (at.tangents[1] != ir::kNoTangent) {
+    const std::int32_t zeros = emit_one(at, "scale", {at.operands[2]}, {{"factor", 0.0}});
+    sum = add_tangents(at, sum,
+                       emit_one(at, "layer_norm", {x, at.tangents[1], zeros}, at.attributes));
+  }
+  if (at.tangents[2] != ir::kNoTangent && sum == ir::kNoTangent) {
+    sum = emit_one(at, "scale", {x}, {{"factor", 0.0}});
+  }
+  return {add_tangents(at, sum, at.tangents[2])};
+}
+
 }  // namespace
 
 const OpDescriptor& layer_norm_op() {
@@ -75,6 +95,7 @@ const OpDescriptor& layer_norm_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

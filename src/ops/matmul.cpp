@@ -41,6 +41,14 @@ std::vector<std::int32_t> gradient(const ir::Differentiation& differentiation) {
   return out;
 }
 
+Tangents tangent(const Linearization& at) {
+  // int8 rows: the derivative gets scales of its own, or it would drown in those of the value.
+  const bool coded = at.types[0].layout != Layout::kRowMajor;
+  const std::int32_t change = coded ? emit_one(at, "quantize", {at.tangents[0]}) : at.tangents[0];
+  return {add_tangents(at, emit_one(at, "matmul", {change, at.operands[1]}, at.attributes),
+                       emit_one(at, "matmul", {at.operands[0], at.tangents[1]}, at.attributes))};
+}
+
 }  // namespace
 
 const OpDescriptor& matmul_op() {
@@ -53,6 +61,7 @@ const OpDescriptor& matmul_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

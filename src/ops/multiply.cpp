@@ -43,6 +43,11 @@ Gradients gradient(const Differentiation& at) {
   return gradients;
 }
 
+Tangents tangent(const Linearization& at) {
+  return {add_tangents(at, emit_one(at, "multiply", {at.tangents[0], at.operands[1]}),
+                       emit_one(at, "multiply", {at.operands[0], at.tangents[1]}))};
+}
+
 }  // namespace
 
 const OpDescriptor& multiply_op() {
@@ -55,6 +60,7 @@ const OpDescriptor& multiply_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -12,7 +12,7 @@ namespace {
 
 // operands: hidden (M, C), W (V, C), targets (M) i32, weights (M). Results: losses (M); the
 // gradient of their sum to hidden (M, C); with the attribute `weight_gradient` that to W (V, C),
-// too.
+// too; with `losses_only` there is no gradient at all, and half the products.
 TypesResult infer(Types operands, const Attributes& attributes) {
   const bool fits = operands.size() == 4 && is_activation(operands[0]) && is_weight(operands[1]) &&
                     operands[0].columns() == operands[1].columns() && is_indices(operands[2]) &&
@@ -24,7 +24,9 @@ TypesResult infer(Types operands, const Attributes& attributes) {
     return ir::type_error("output_loss", "(M, C), a weight (V, C), targets (M) i32, weights (M)",
                           operands);
   }
-  std::vector<Type> results = {tensor_type(operands[3].shape), tensor_type(operands[0].shape)};
+  std::vector<Type> results = {tensor_type(operands[3].shape)};
+  if (attributes.flag("losses_only")) return results;
+  results.push_back(tensor_type(operands[0].shape));
   if (attributes.flag("weight_gradient")) results.push_back(tensor_type(operands[1].shape));
   return results;
 }
@@ -70,6 +72,7 @@ void evaluate(const Evaluation& evaluation) {
     const double wanted =
         std::clamp(evaluation.operands[2]->data[m], 0.0, static_cast<double>(words) - 1);
     evaluation.results[0].data[m] = row_loss(logits, static_cast<std::size_t>(wanted), weight, cap);
+    if (evaluation.results.size() < 2) continue;
     double* dx = evaluation.results[1].data.data() + m * columns;
     for (std::size_t v = 0; v < words; ++v) {
       for (std::size_t c = 0; c < columns; ++c) dx[c] += logits[v] * w.data[v * columns + c];
@@ -94,7 +97,7 @@ Cost cost(Types operands, Types results, const Attributes&) {
 std::vector<std::int32_t> gradient(const ir::Differentiation& differentiation) {
   const auto& [operands, types, results, gradients, wanted, attributes, emit] = differentiation;
   std::vector<std::int32_t> out(4, ir::kNoGradient);
-  if (gradients[0] == ir::kNoGradient) return out;
+  if (gradients[0] == ir::kNoGradient || results.size() < 2) return out;
   if (wanted[0] != 0) out[0] = emit("scale_rows", {results[1], gradients[0]}, {})[0];
   if (wanted[1] != 0 && results.size() == 3) out[1] = results[2];
   return out;
@@ -120,7 +123,24 @@ std::vector<Example> examples() {
           example(1, 33, 47, {{"weight_gradient", true}}),
           example(70, 32, 299, {{"cap", 15.0}}),
           rounding,
-          example(29, 96, 200, {{"cap", 30.0}, {"weight_gradient", true}})};
+          example(29, 96, 200, {{"cap", 30.0}, {"weight_gradient", true}}),
+          example(70, 32, 299, {{"losses_only", true}})};
+}
+
+Tangents tangent(const Linearization& at) {
+  // A change of the matrix has no rule: it would need the logits' change, which nobody keeps.
+  if (at.results.size() < 2 || at.tangents[1] != ir::kNoTangent) {
+    return Tangents(at.results.size(), ir::kNoTangent);
+  }
+  // The gradient to hidden is there already: its product with the change, summed by row.
+  const std::int64_t columns = at.types[0].columns();
+  const std::int32_t row =
+      emit_one(at, "reshape", {ones(at, columns)}, {{"shape", ir::Integers{1, columns}}});
+  const std::int32_t sums =
+      emit_one(at, "matmul", {emit_one(at, "multiply", {at.results[1], at.tangents[0]}), row});
+  Tangents tangents(at.results.size(), ir::kNoTangent);
+  tangents[0] = emit_one(at, "reshape", {sums}, {{"shape", ir::Integers{at.types[0].rows()}}});
+  return tangents;
 }
 
 }  // namespace
@@ -137,6 +157,7 @@ const OpDescriptor& output_loss_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     return op;
   }();
   return kOp;

@@ -38,6 +38,8 @@ std::vector<std::int32_t> gradient(const ir::Differentiation& differentiation) {
   return differentiation.emit("spread_columns", {differentiation.gradients[0]}, {});
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "pool_columns"); }
+
 }  // namespace
 
 const OpDescriptor& pool_columns_op() {
@@ -50,6 +52,7 @@ const OpDescriptor& pool_columns_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

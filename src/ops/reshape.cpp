@@ -32,6 +32,8 @@ Gradients gradient(const Differentiation& at) {
   return {emit_one(at, "reshape", {at.gradients[0]}, {{"shape", at.types[0].shape}})};
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "reshape"); }
+
 }  // namespace
 
 const OpDescriptor& reshape_op() {
@@ -44,6 +46,7 @@ const OpDescriptor& reshape_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.alias = true;
     return op;
   }();

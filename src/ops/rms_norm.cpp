@@ -45,6 +45,19 @@ Gradients gradient(const Differentiation& at) {
   return gradients;
 }
 
+Tangents tangent(const Linearization& at) {
+  const std::int32_t x = at.operands[0];
+  const std::int32_t weight = at.operands[1];
+  std::int32_t by_x = ir::kNoTangent;
+  if (at.tangents[0] != ir::kNoTangent) {
+    const std::int32_t one = ones(at, at.types[0].columns());
+    by_x = emit_one(
+        at, "multiply",
+        {emit_one(at, "rms_norm_gradient", {x, one, at.tangents[0]}, at.attributes), weight});
+  }
+  return {add_tangents(at, by_x, emit_one(at, "rms_norm", {x, at.tangents[1]}, at.attributes))};
+}
+
 }  // namespace
 
 const OpDescriptor& rms_norm_op() {
@@ -57,6 +70,7 @@ const OpDescriptor& rms_norm_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -65,6 +65,8 @@ Gradients gradient(const Differentiation& at) {
           ir::kNoGradient};
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "rope"); }
+
 }  // namespace
 
 const OpDescriptor& rope_op() {
@@ -77,6 +79,7 @@ const OpDescriptor& rope_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

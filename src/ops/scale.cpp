@@ -23,6 +23,8 @@ Gradients gradient(const Differentiation& at) {
   return {emit_one(at, "scale", {at.gradients[0]}, at.attributes)};
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "scale"); }
+
 }  // namespace
 
 const OpDescriptor& scale_op() {
@@ -35,6 +37,7 @@ const OpDescriptor& scale_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

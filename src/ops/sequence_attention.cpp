@@ -84,6 +84,19 @@ Gradients gradient(const Differentiation& at) {
   return gradients;
 }
 
+Tangents tangent(const Linearization& at) {
+  const auto changed = [&](std::size_t i) {
+    return at.tangents[i] != ir::kNoTangent
+               ? at.tangents[i]
+               : emit_one(at, "scale", {at.operands[i]}, {{"factor", 0.0}});
+  };
+  return {emit_one(at, "sequence_attention_tangent",
+                   {at.operands[0], at.operands[1], at.operands[2], at.operands[3], at.results[0],
+                    at.results[1], changed(0), changed(1), changed(2)},
+                   at.attributes),
+          ir::kNoTangent};
+}
+
 }  // namespace
 
 const OpDescriptor& sequence_attention_op() {
@@ -98,6 +111,7 @@ const OpDescriptor& sequence_attention_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     return op;
   }();
   return kOp;

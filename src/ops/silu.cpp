@@ -20,6 +20,10 @@ Gradients gradient(const Differentiation& at) {
   return {emit_one(at, "silu_gradient", {at.operands[0], at.gradients[0]})};
 }
 
+Tangents tangent(const Linearization& at) {
+  return {emit_one(at, "silu_gradient", {at.operands[0], at.tangents[0]})};
+}
+
 }  // namespace
 
 const OpDescriptor& silu_op() {
@@ -32,6 +36,7 @@ const OpDescriptor& silu_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

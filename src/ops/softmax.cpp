@@ -37,6 +37,10 @@ Gradients gradient(const Differentiation& at) {
   return {emit_one(at, "softmax_gradient", {at.results[0], at.gradients[0]})};
 }
 
+Tangents tangent(const Linearization& at) {
+  return {emit_one(at, "softmax_gradient", {at.results[0], at.tangents[0]})};
+}
+
 }  // namespace
 
 const OpDescriptor& softmax_op() {
@@ -49,6 +53,7 @@ const OpDescriptor& softmax_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -31,6 +31,8 @@ std::vector<std::int32_t> gradient(const ir::Differentiation& differentiation) {
   return differentiation.emit("pool_columns", {differentiation.gradients[0]}, {});
 }
 
+Tangents tangent(const Linearization& at) { return linear_tangent(at, "spread_columns"); }
+
 }  // namespace
 
 const OpDescriptor& spread_columns_op() {
@@ -43,6 +45,7 @@ const OpDescriptor& spread_columns_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

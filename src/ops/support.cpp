@@ -59,6 +59,31 @@ std::int32_t emit_one(const Differentiation& at, std::string_view op,
   return results.empty() ? ir::kNoGradient : results[0];
 }
 
+std::int32_t emit_one(const Linearization& at, std::string_view op,
+                      std::vector<std::int32_t> operands, Attributes attributes) {
+  if (std::ranges::count(operands, ir::kNoTangent) > 0) return ir::kNoTangent;
+  const auto results = at.emit(op, std::move(operands), std::move(attributes));
+  return results.empty() ? ir::kNoTangent : results[0];
+}
+
+std::int32_t add_tangents(const Linearization& at, std::int32_t a, std::int32_t b) {
+  if (a == ir::kNoTangent) return b;
+  if (b == ir::kNoTangent) return a;
+  return emit_one(at, "add", {a, b});
+}
+
+Tangents linear_tangent(const Linearization& at, std::string_view op) {
+  std::vector<std::int32_t> operands(at.operands.begin(), at.operands.end());
+  operands[0] = at.tangents[0];
+  return {emit_one(at, op, std::move(operands), at.attributes)};
+}
+
+std::int32_t ones(const Linearization& at, std::int64_t columns) {
+  const auto count = static_cast<std::size_t>(columns);
+  return emit_one(at, "constant", {},
+                  {{"shape", ir::Integers{columns}}, {"values", ir::Numbers(count, 1.0)}});
+}
+
 void quantize_row(std::span<const double> row, std::span<double> out) {
   for (std::size_t start = 0; start < row.size(); start += 32) {
     const std::size_t end = std::min(start + 32, row.size());

@@ -25,7 +25,9 @@ using ir::tensor_type;
 using ir::Type;
 using Types = std::span<const Type>;
 using TypesResult = Result<std::vector<Type>>;
+using ir::Linearization;
 using Gradients = std::vector<std::int32_t>;
+using Tangents = std::vector<std::int32_t>;
 
 // A plain f32 tensor of at least one dimension.
 bool is_dense(const Type& type);
@@ -49,6 +51,16 @@ void map_pairs(const Evaluation& evaluation, const std::function<double(double, 
 // For gradient rules: emits an op that has one result.
 std::int32_t emit_one(const Differentiation& at, std::string_view op,
                       std::vector<std::int32_t> operands, Attributes attributes = {});
+
+// For tangent rules: the same; kNoTangent where an operand is.
+std::int32_t emit_one(const Linearization& at, std::string_view op,
+                      std::vector<std::int32_t> operands, Attributes attributes = {});
+// The sum of two tangents, either of which may be absent.
+std::int32_t add_tangents(const Linearization& at, std::int32_t a, std::int32_t b);
+// Of an op that is linear in operand 0 and has no other that changes: itself, on the tangent.
+Tangents linear_tangent(const Linearization& at, std::string_view op);
+// A constant row of ones.
+std::int32_t ones(const Linearization& at, std::int64_t columns);
 
 // Rounds a row to int8 codes in blocks of 32 as the kernels do (scale = max |x| / 127 in f32, codes
 // to nearest, ties to even) and back.

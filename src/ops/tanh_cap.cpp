@@ -29,6 +29,10 @@ Gradients gradient(const Differentiation& at) {
   return {emit_one(at, "tanh_cap_gradient", {at.results[0], at.gradients[0]}, at.attributes)};
 }
 
+Tangents tangent(const Linearization& at) {
+  return {emit_one(at, "tanh_cap_gradient", {at.results[0], at.tangents[0]}, at.attributes)};
+}
+
 }  // namespace
 
 const OpDescriptor& tanh_cap_op() {
@@ -41,6 +45,7 @@ const OpDescriptor& tanh_cap_op() {
     op.cost = cost;
     op.examples = examples;
     op.gradient = gradient;
+    op.tangent = tangent;
     op.row_wise = true;
     return op;
   }();

@@ -43,8 +43,8 @@ std::byte* Workspace::reserve(std::size_t bytes, bool huge) {
 
 std::size_t workspace_bytes(const Program& program) { return sizes_of(program).total; }
 
-void execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
-             Workspace& workspace, Profile* profile) {
+Status execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
+               Workspace& workspace, Profile* profile) {
   const Sizes sizes = sizes_of(program);
   Frame frame;
   frame.arena = workspace.reserve(sizes.total);
@@ -60,13 +60,20 @@ void execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
     profile->step_nanoseconds.resize(program.steps.size(), 0);
     ++profile->runs;
   }
+  Residency* residency = nullptr;
+  for (const Weight* weight : bindings.weights) {
+    if (weight->residency != nullptr) residency = weight->residency;
+  }
+  if (residency != nullptr) HONE_RETURN_IF_ERROR(residency->begin(program, bindings));
   pool.run([&](int thread) {
     const Worker worker{thread, pool.size()};
     auto before = std::chrono::steady_clock::now();
     for (std::size_t i = 0; i < program.steps.size(); ++i) {
       const Step& step = program.steps[i];
+      if (residency != nullptr && !residency->wait(i, thread)) return;
       step.run(frame, worker);
       if (step.barrier) pool.barrier().arrive_and_wait(thread);
+      if (residency != nullptr && step.barrier && thread == 0) residency->done(i);
       if (profile != nullptr && thread == 0) {
         const auto now = std::chrono::steady_clock::now();
         profile->step_nanoseconds[i] +=
@@ -75,6 +82,7 @@ void execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
       }
     }
   });
+  return residency != nullptr ? residency->end() : Status();
 }
 
 std::span<const float> output(const Program& program, Workspace& workspace, std::size_t index) {

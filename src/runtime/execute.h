@@ -44,9 +44,10 @@ struct Bindings {
 };
 
 // Runs all steps. Outputs lie in the workspace at their places until the next run: `output` gives
-// them. The pool must have Program::threads threads.
-void execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
-             Workspace& workspace, Profile* profile = nullptr);
+// them. The pool must have Program::threads threads. Fails only where weights are not in memory and
+// cannot be brought (Weight::residency): outputs mean nothing then.
+Status execute(const Program& program, const Bindings& bindings, ThreadPool& pool,
+               Workspace& workspace, Profile* profile = nullptr);
 std::span<const float> output(const Program& program, Workspace& workspace, std::size_t index);
 
 }  // namespace hone::runtime

@@ -68,7 +68,7 @@ TEST(Execute, BarriersOrderStepsOnAnyNumberOfThreads) {
     const std::array inputs = {std::as_bytes(std::span<const float>(x))};
     Workspace workspace;
     for (int run = 0; run < 20; ++run) {
-      execute(program, {weights, inputs, {}}, pool, workspace);
+      (void)execute(program, {weights, inputs, {}}, pool, workspace);
       const auto y = output(program, workspace, 0);
       ASSERT_EQ(y.size(), kSize);
       // An even number of mirrors: each element where it was, plus one a round.
@@ -85,10 +85,10 @@ TEST(Execute, PatchedWeightIsSeenByTheSameProgram) {
   const std::array<const Weight*, 1> weights = {&weight};
   const std::array inputs = {std::as_bytes(std::span<const float>(x))};
   Workspace workspace;
-  execute(program, {weights, inputs, {}}, pool, workspace);
+  (void)execute(program, {weights, inputs, {}}, pool, workspace);
   EXPECT_EQ(output(program, workspace, 0)[7], 3.0f);
   weight.bytes = std::as_bytes(std::span(second));
-  execute(program, {weights, inputs, {}}, pool, workspace);
+  (void)execute(program, {weights, inputs, {}}, pool, workspace);
   EXPECT_EQ(output(program, workspace, 0)[7], 31.0f);
 }
 
@@ -127,7 +127,7 @@ TEST(Execute, PrivateMemoryAndScratchBelongToOneThread) {
     ThreadPool pool(threads);
     if (pool.size() != threads) GTEST_SKIP() << "the system refuses " << threads << " threads";
     Workspace workspace;
-    execute(program, {}, pool, workspace);
+    (void)execute(program, {}, pool, workspace);
     for (int t = 0; t < threads; ++t) EXPECT_TRUE(right[static_cast<std::size_t>(t)]) << t;
     EXPECT_EQ(output(program, workspace, 0)[0], 1.0f) << "thread 0's copy is the output";
     EXPECT_GE(workspace.capacity(), workspace_bytes(program));
@@ -145,7 +145,7 @@ TEST(Execute, ProfileCountsEveryStepAndRun) {
   Workspace workspace;
   Profile profile;
   for (int run = 0; run < 3; ++run) {
-    execute(program, {weights, inputs, {}}, pool, workspace, &profile);
+    (void)execute(program, {weights, inputs, {}}, pool, workspace, &profile);
   }
   EXPECT_EQ(profile.runs, 3);
   ASSERT_EQ(profile.step_nanoseconds.size(), program.steps.size());

@@ -13,6 +13,7 @@
 #include "ir/op.h"
 #include "kernels/attention.h"
 #include "runtime/plan.h"
+#include "runtime/residency.h"
 
 namespace hone::runtime {
 
@@ -22,6 +23,8 @@ struct Weight {
   std::span<const std::byte> bytes;
   // The same bytes where a program may change them (a trained parameter); empty otherwise.
   std::span<std::byte> writable = {};
+  // Who brings the bytes before a step that reads them, where they are not in memory all the time.
+  Residency* residency = nullptr;
 };
 
 // The pages of one layer's keys and values.
@@ -100,12 +103,19 @@ struct Frame {
 // Runs one thread's share of a kernel call.
 using StepFunction = std::function<void(const Frame& frame, Worker worker)>;
 
+// A step reads a weight.
+struct WeightUse {
+  std::int32_t parameter = 0;    // index into Program::parameters
+  std::int32_t rows_input = -1;  // of it only the rows that this input names; -1: all
+};
+
 struct Step {
   StepFunction run;
   bool barrier = true;         // whether others must wait for its results
   std::int32_t operation = 0;  // in the graph that it came from
   std::string_view op;
   ir::Cost cost;
+  std::vector<WeightUse> weights;
 };
 
 // A value that comes from outside, or goes there.

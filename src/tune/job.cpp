@@ -4,16 +4,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
+#include "base/file.h"
 #include "base/human.h"
 #include "base/system.h"
 #include "engine/limits.h"
+#include "tune/input_factors.h"
 
 namespace hone::tune {
 namespace {
+
+// Of the first examples, whose inputs give low-rank factors: some times the largest rank.
+constexpr std::int64_t kFactorTokens = 2048;
 
 // One table for both directions of JSON.
 template <typename Options, typename Visit>
@@ -47,6 +54,23 @@ void each_option(Options& o, Visit visit) {
   visit("rounding", o.rounding);
   visit("update_inside", o.update_inside);
   visit("offload", o.offload);
+  visit("perturb", o.perturb);
+  visit("factor", o.factor);
+  visit("probe", o.probe);
+  visit("directions", o.directions);
+  visit("epsilon", o.epsilon);
+  visit("noise", o.noise);
+  visit("shaping", o.shaping);
+  visit("derivative_clip", o.derivative_clip);
+  visit("layers", o.layers);
+  visit("reward", o.reward);
+  visit("rank_program", o.rank);
+  visit("answer_tokens", o.answer_tokens);
+  visit("program_seconds", o.program_seconds);
+}
+
+std::uint64_t digest_of(std::string_view text) {
+  return checksum64(std::as_bytes(std::span(text)));
 }
 
 }  // namespace
@@ -86,6 +110,51 @@ Result<JobOptions> JobOptions::of_json(const std::string& text) {
   return options;
 }
 
+// Adapters in the last layers learn as well, and what lies below runs once for all directions
+// (docs/log.md, E3): a sixth of the layers unless they are named.
+MethodOptions JobOptions::trained_method(std::int64_t model_layers) const {
+  MethodOptions options = method;
+  if (!forward_only()) return options;
+  options.method = perturb == "low-rank" ? "lora" : perturb;
+  options.fixed_a = perturb == "low-rank";
+  std::from_chars(layers.data(), layers.data() + layers.size(), options.layers);
+  if (layers == "auto") options.layers = std::max<std::int64_t>(2, model_layers / 6);
+  return options;
+}
+
+Result<feedback::ForwardOptions> JobOptions::forward_options() const {
+  feedback::ForwardOptions options;
+  const auto probed = feedback::probe_named(probe);
+  if (!probed) return probed.error();
+  options.probe = *probed;
+  const auto noised = feedback::noise_named(noise);
+  if (!noised) return noised.error();
+  options.noise = *noised;
+  const auto shaped = optim::shaping_named(shaping);
+  if (!shaped) return shaped.error();
+  options.shaping = *shaped;
+  options.directions = directions;
+  options.epsilon = epsilon;
+  options.clip = derivative_clip;
+  options.seed = seed;
+  std::int64_t count = 0;
+  const char* end = layers.data() + layers.size();
+  const auto read = std::from_chars(layers.data(), end, count);
+  const bool number = read.ec == std::errc() && read.ptr == end && count > 0;
+  if (!number && layers != "auto" && layers != "all" && layers != "random") {
+    return Error{ErrorCode::kInvalidArgument,
+                 "these are no layers",
+                 "--layers",
+                 layers,
+                 "auto, all, random, or how many of the last",
+                 ""};
+  }
+  if (layers == "random") options.layers = feedback::kRandomLayers;
+  // What is no adapter stands in all layers; those that do not move cost nothing.
+  if (number) options.layers = count;
+  return options;
+}
+
 std::string rounding_pass(std::string_view rounding) {
   if (rounding == "int8") return "quantize_training";
   return rounding == "bf16" ? "bf16" : "";
@@ -94,15 +163,18 @@ std::string rounding_pass(std::string_view rounding) {
 double default_learning_rate(const std::string& method, const std::string& optimizer) {
   // Adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA without regret");
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
+  // Forward passes: measured on SST-2 (docs/log.md); a rule that normalizes takes adapters' rates.
+  if (method == "zo" && optimizer == "sgd") return 2e-3;
   // A soft prompt's few numbers take more still.
-  const double base = method == "prompt" ? 1e-2 : trains_adapter(method) ? 1e-3 : 1e-4;
+  const bool adapts = trains_adapter(method) || method == "zo";
+  const double base = method == "prompt" ? 1e-2 : adapts ? 1e-3 : 1e-4;
   if (optimizer.starts_with("lion")) return base / 5;
   if (optimizer == "sgd") return base * 100;
   return base;
 }
 
-Result<std::unique_ptr<Job>> Job::open(const JobOptions& options) {
-  std::unique_ptr<Job> job(new Job(options));
+Result<std::unique_ptr<Job>> Job::open(const JobOptions& options, Workers* workers) {
+  std::unique_ptr<Job> job(new Job(options, workers));
   const Status status = job->load();
   if (!status.ok()) return status.error();
   return job;
@@ -110,6 +182,7 @@ Result<std::unique_ptr<Job>> Job::open(const JobOptions& options) {
 
 Status Job::load() {
   engine::SessionOptions how;
+  how.stream = options_.stream;
   how.threads = static_cast<int>(options_.threads);
   how.context = 0;  // the cache serves answers only; pages that nobody touches cost nothing
   how.compile.arithmetic =
@@ -140,10 +213,41 @@ Status Job::load() {
     if (!validation) return validation.error();
     held_out_ = std::move(validation->examples);
   }
-  auto trained = prepare(*session_, options_.method);
+  HONE_RETURN_IF_ERROR(prepare_trained());
+  HONE_RETURN_IF_ERROR(choose_rule());
+  HONE_RETURN_IF_ERROR(choose_feedback());
+  return fit_memory();
+}
+
+Status Job::prepare_trained() {
+  auto trained = prepare(*session_, options_.trained_method(session_->config().layers));
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
+  if (options_.forward_only() && trained_.options.method == "full") {
+    // What turns tokens into rows and back stays (passes::add_tangents has no rule for it).
+    for (TrainedTensor& tensor : trained_.tensors) {
+      tensor.fixed = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
+    }
+  }
 
+  if (trained_.options.fixed_a && options_.factor == "inputs") {
+    std::vector<feedback::TokenBatch> some;
+    std::int64_t tokens = 0;
+    for (const Example& example : data_.examples) {
+      if (tokens > kFactorTokens) break;
+      some.emplace_back().add(example.tokens, example.learn);
+      tokens += static_cast<std::int64_t>(example.tokens.size());
+    }
+    HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
+  }
+  return {};
+}
+
+Status Job::choose_rule() {
+  if (options_.optimizer.empty()) {
+    options_.optimizer = options_.forward_only() ? "sgd" : "adamw";
+    if (options_.forward_only() && options_.settings.empty()) options_.settings = "momentum=0";
+  }
   auto rule = optim::rule_named(options_.optimizer);
   if (!rule) return rule.error().in("--optimizer");
   auto settings = optim::Settings::parse(**rule, options_.settings);
@@ -168,6 +272,8 @@ Status Job::load() {
                                0,      0.0};
   HONE_RETURN_IF_ERROR(optim::check_schedule(trainer_options_.schedule));
   trainer_options_.weight_decay = options_.weight_decay;
+  // An estimate's length says little of the gradient's: its rate is chosen without a limit.
+  if (options_.clip < 0) options_.clip = options_.forward_only() ? 0 : 1;
   trainer_options_.clip = options_.clip;
   trainer_options_.batch = options_.batch;
   trainer_options_.seed = options_.seed;
@@ -175,7 +281,98 @@ Status Job::load() {
   trainer_options_.rounding = rounding_pass(options_.rounding);
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
-  return fit_memory();
+  return {};
+}
+
+// Gradients need nothing more.
+Status Job::choose_feedback() {
+  if (options_.forward_only()) {
+    const auto forward = options_.forward_options();
+    if (!forward) return forward.error();
+    trainer_options_.forward = *forward;
+    HONE_RETURN_IF_ERROR(join());
+    if (!options_.reward.empty() || !options_.rank.empty()) HONE_RETURN_IF_ERROR(make_judge());
+  } else if (!options_.reward.empty() || !options_.rank.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "rewards and rankings have no gradient to go back through",
+                 "--method",
+                 options_.method.method,
+                 "--method zo",
+                 ""};
+  }
+  return {};
+}
+
+// All ranks must mean the same run: they exchange numbers alone.
+Status Job::join() {
+  if (workers_ == nullptr || workers_->size() == 1) return {};
+  if (!options_.rank.empty()) {
+    return Error{ErrorCode::kUnsupported,
+                 "candidates are ranked by one process",
+                 "--rank-by",
+                 "",
+                 "a run without mpirun",
+                 ""};
+  }
+  HONE_RETURN_IF_ERROR(check_same(*workers_, "the settings", digest_of(options_.json())));
+  HONE_RETURN_IF_ERROR(check_same(*workers_, "the data", digest_of(data_.report.sha256)));
+  trainer_options_.forward->ranks = {
+      workers_->rank(), workers_->size(),
+      [this](std::span<const double> mine) { return workers_->gather(mine); }};
+  return {};
+}
+
+// The same file as questions: an example's record says which of them it is.
+Status Job::make_judge() {
+  if (!trains_adapter(trained_.options.method)) {
+    return Error{ErrorCode::kUnsupported,
+                 "only adapters are judged by their answers",
+                 "--perturb",
+                 options_.perturb,
+                 "low-rank, lora or pooled",
+                 ""};
+  }
+  const auto text = read_file(options_.data);
+  if (!text) return text.error();
+  const auto questions = read_eval_examples(*text, options_.data);
+  if (!questions) return questions.error().in("--reward and --rank");
+  std::vector<EvalExample> asked;
+  for (const Example& example : data_.examples) {
+    const auto line = static_cast<std::int64_t>(example.record);
+    const auto found = std::ranges::find(*questions, line, &EvalExample::line);
+    if (found == questions->end()) {
+      return Error{ErrorCode::kCorrupt,
+                   "this record asks nothing that can be judged",
+                   fmt::format("{}, line {}", options_.data, line),
+                   "",
+                   R"({"question": …, "answer": …})",
+                   ""};
+    }
+    asked.push_back(*found);
+  }
+  judge_ =
+      std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
+                              JudgeOptions{options_.reward, options_.rank, options_.answer_tokens,
+                                           chat() == nullptr, options_.program_seconds});
+  if (options_.rank.empty()) {
+    trainer_options_.objective = [this](std::span<const std::size_t> which) {
+      return judge_->objective(which);
+    };
+    return {};
+  }
+  trainer_options_.ranking =
+      TrainerOptions::Ranking{[this](std::span<const std::size_t> which) -> Status {
+                                auto said = judge_->answers(which);
+                                if (!said) return said.error();
+                                candidates_.push_back(*std::move(said));
+                                return {};
+                              },
+                              [this] {
+                                auto order = judge_->order(candidates_);
+                                candidates_.clear();
+                                return order;
+                              }};
+  return {};
 }
 
 Status Job::make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens) {

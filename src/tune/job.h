@@ -15,8 +15,10 @@
 #include "formats/chat_template.h"
 #include "formats/tokenizer.h"
 #include "tune/data/dataset.h"
+#include "tune/judge.h"
 #include "tune/trained.h"
 #include "tune/trainer.h"
+#include "tune/workers.h"
 
 namespace hone::tune {
 
@@ -25,13 +27,13 @@ struct JobOptions {
   std::string data;
   std::string validation;  // a file of held-out examples; empty: none
   MethodOptions method;
-  std::string optimizer = "adamw";
+  std::string optimizer;     // empty: adamw; of forward passes sgd without momentum
   std::string settings;      // of the update rule: "beta1=0.9,beta2=0.99"
   double learning_rate = 0;  // 0: the method's default
   std::string schedule = "linear";
   double warmup = 0.05;  // part of the run
   double weight_decay = 0;
-  double clip = 1;
+  double clip = -1;        // below 0: 1, of forward passes none
   std::int64_t batch = 8;  // examples a step
   double epochs = 3;
   std::int64_t steps = 0;     // instead of epochs, if positive
@@ -40,9 +42,30 @@ struct JobOptions {
   std::uint64_t seed = 1;
   std::int64_t memory = 0;  // most bytes of the whole process; 0: four fifths of what is free
   std::int64_t threads = 0;
+  std::int64_t stream = 0;          // engine::SessionOptions::stream; changes no result
   std::string arithmetic = "int8";  // of products with quantized weights: int8, float
   std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
   bool update_inside = false;
+  // Of the method "zo": forward passes alone.
+  std::string perturb = "low-rank";  // what moves: low-rank, pooled, scale, prompt, full
+  std::string factor = "inputs";     // A of low-rank: random, or of the layers' own inputs
+  std::string probe = "tangent";     // tangent, pair, one-sided
+  std::int64_t directions = 8;
+  double epsilon = 1e-3;  // of pairs and one-sided probes
+  std::string noise = "rademacher";
+  std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
+  double derivative_clip = 0;    // of each direction's; 0: none
+  // That move: auto (the last sixth), all, random, or the number of the last ones.
+  std::string layers = "auto";
+  std::string reward;               // a program whose numbers are maximized instead
+  std::string rank;                 // a program that ranks answers instead
+  std::int64_t answer_tokens = 64;  // most of an answer that is judged
+  double program_seconds = 60;      // that a program may take
+
+  bool forward_only() const { return method.method == "zo"; }
+  // What the method trains, whatever finds out how.
+  MethodOptions trained_method(std::int64_t model_layers) const;
+  Result<feedback::ForwardOptions> forward_options() const;
   bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not, if
                          // `scratch` is given
   std::string scratch;   // folder of that file; empty: none may be made. Not of the JSON.
@@ -60,7 +83,8 @@ double default_learning_rate(const std::string& method, const std::string& optim
 
 class Job {
  public:
-  static Result<std::unique_ptr<Job>> open(const JobOptions& options);
+  // `workers` share the work of forward passes and outlive the job.
+  static Result<std::unique_ptr<Job>> open(const JobOptions& options, Workers* workers = nullptr);
 
   const JobOptions& options() const { return options_; }
   engine::Session& session() { return *session_; }
@@ -97,20 +121,28 @@ class Job {
   Result<double> held_out_loss();
 
  private:
-  explicit Job(JobOptions options) : options_(std::move(options)) {}
+  Job(JobOptions options, Workers* workers) : options_(std::move(options)), workers_(workers) {}
+  Status join();
   Status load();
+  Status prepare_trained();
+  Status choose_rule();
+  Status choose_feedback();
   Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
   Status fit_memory();
+  Status make_judge();
   Status make_scratch();
   Result<bool> fits(std::int64_t longest);
 
   JobOptions options_;
+  Workers* workers_ = nullptr;
   std::unique_ptr<engine::Session> session_;
   std::optional<formats::Tokenizer> tokenizer_;
   std::optional<formats::ChatTemplate> chat_;
   Dataset data_;
   std::vector<Example> held_out_;
   Trained trained_;
+  std::unique_ptr<Judge> judge_;  // of rewards and rankings
+  std::vector<std::vector<feedback::Judged>> candidates_;
   std::unique_ptr<Trainer> trainer_;
   TrainerOptions trainer_options_;
   std::int64_t steps_ = 0;

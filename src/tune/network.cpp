@@ -142,13 +142,23 @@ Result<Network::Outcome> Network::run(const std::string& key, const Program& pro
     }
     bytes.push_back(input->bytes);
   }
-  runtime::execute(made.program, {made.weights, bytes, {}}, pool_, workspace_);
+  // All weights are in memory.
+  (void)runtime::execute(made.program, {made.weights, bytes, {}}, pool_, workspace_);
   Outcome outcome;
   for (std::size_t i = 0; i < made.program.outputs.size(); ++i) {
     auto& to = i < made.outputs ? outcome.outputs : outcome.gradients;
     to.push_back(runtime::output(made.program, workspace_, i));
   }
   return outcome;
+}
+
+Result<Network::Planned> Network::planned(const std::string& key, const Program& program) {
+  const auto found = bound(key, program);
+  if (!found) return found.error();
+  const runtime::Program& made = (*found)->program;
+  const auto total = static_cast<std::int64_t>(runtime::workspace_bytes(made));
+  const auto arena = static_cast<std::int64_t>(made.arena_bytes);
+  return Planned{arena, total - arena};
 }
 
 Stepper::Stepper(Network& network, std::vector<std::string> trained, const optim::UpdateRule& rule,

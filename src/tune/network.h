@@ -54,6 +54,12 @@ class Network {
   // next run.
   Result<Outcome> run(const std::string& key, const Program& program,
                       std::span<const Input> inputs);
+  // Bytes that a run of the program takes beside parameters and inputs; nothing is run.
+  struct Planned {
+    std::int64_t arena = 0;    // values, by their lifetimes
+    std::int64_t scratch = 0;  // what kernels and threads have for themselves
+  };
+  Result<Planned> planned(const std::string& key, const Program& program);
   std::int64_t compiled_programs() const { return compiled_; }
 
  private:

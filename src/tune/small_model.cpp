@@ -131,7 +131,9 @@ Result<ir::Graph> SmallModel::graph(bool weight_gradient) const {
   };
   auto graph = models::build_decoder(config, batch, find, false);
   if (graph) graph = passes::find_pass("sequences")->run(*graph);
-  if (graph) graph = passes::add_loss(*graph, weight_gradient);
+  if (graph)
+    graph = passes::add_loss(
+        *graph, weight_gradient ? passes::LossForm::kWeightGradient : passes::LossForm::kGradient);
   return graph;
 }
 

@@ -65,8 +65,13 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
                  "1 to 1024",
                  ""};
   }
-  const auto weights = engine::select_modules(session.source(), options.modules);
+  auto weights = engine::select_modules(session.source(), options.modules);
   if (!weights) return weights.error();
+  if (options.layers > 0) {
+    const std::int64_t first = session.config().layers - options.layers;
+    std::erase_if(*weights,
+                  [first](const std::string& name) { return engine::layer_of(name) < first; });
+  }
   trained.weights = *weights;
   passes::LoraOptions lora;
   lora.form = pooled ? passes::AdapterForm::kPooled
@@ -91,6 +96,7 @@ Status prepare_adapter(Trained& trained, engine::Session& session) {
     const std::vector<float> b(static_cast<std::size_t>(type->rows() * options.rank), 0.0F);
     HONE_RETURN_IF_ERROR(
         add_tensor(trained, session, passes::lora_a_name(name), {options.rank, inputs}, a));
+    trained.tensors.back().fixed = options.fixed_a;
     HONE_RETURN_IF_ERROR(
         add_tensor(trained, session, passes::lora_b_name(name), {type->rows(), options.rank}, b));
     if (dora) {

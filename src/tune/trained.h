@@ -27,6 +27,8 @@ struct MethodOptions {
   // to that many; empty: tokens drawn by the seed.
   std::int64_t virtual_tokens = 16;
   std::string prompt_text = {};
+  std::int64_t layers = 0;  // adapters stand in the last so many layers alone; 0: in all
+  bool fixed_a = false;     // B alone changes: forward passes have less to find out
 };
 
 // One tensor that changes. Its memory is the session's.
@@ -34,6 +36,7 @@ struct TrainedTensor {
   std::string name;  // of the parameter in the graph
   ir::Shape shape;
   std::span<float> values;
+  bool fixed = false;  // it belongs to what is written, but does not change
 };
 
 struct Trained {

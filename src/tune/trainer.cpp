@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <map>
 
 #include "base/sha256.h"
@@ -46,8 +48,9 @@ Status Trainer::make_states() {
   constexpr std::size_t kPage = 4096;
   std::vector<std::size_t> sizes;
   std::size_t total = 0;
-  for (const optim::Shape2& shape : shapes_) {
-    sizes.push_back(options_.rule->state_bytes(shape, options_.settings));
+  for (std::size_t i = 0; i < shapes_.size(); ++i) {
+    const bool fixed = trained_.tensors[i].fixed;
+    sizes.push_back(fixed ? 0 : options_.rule->state_bytes(shapes_[i], options_.settings));
     total += (sizes.back() + kPage - 1) / kPage * kPage;
   }
   if (!options_.offload.empty()) {
@@ -64,6 +67,7 @@ Status Trainer::make_states() {
       at += (sizes[i] + kPage - 1) / kPage * kPage;
     }
     // A file is zeros already.
+    if (sizes[i] == 0) continue;
     if (options_.rule->initialize == nullptr && !options_.offload.empty()) continue;
     optim::initialize_state(*options_.rule, states_[i], shapes_[i], options_.settings);
     file_.release(states_[i]);
@@ -81,6 +85,18 @@ Result<std::unique_ptr<Trainer>> Trainer::create(engine::Session& session, Train
   }
   std::unique_ptr<Trainer> trainer(new Trainer(session, trained, examples, std::move(options)));
   HONE_RETURN_IF_ERROR(trainer->make_states());
+  if (trainer->options_.forward) {
+    std::vector<feedback::Perturbed> perturbed;
+    for (const TrainedTensor& tensor : trained.tensors) {
+      perturbed.push_back({tensor.name, tensor.shape, tensor.values, tensor.fixed});
+    }
+    trainer->options_.forward->seed = trainer->options_.seed;
+    auto made =
+        feedback::ForwardGradient::create(session, trainer->forward_options(), std::move(perturbed),
+                                          *trainer->options_.forward, trainer->workspace_);
+    if (!made) return made.error();
+    trainer->forward_gradient_ = *std::move(made);
+  }
   return trainer;
 }
 
@@ -138,13 +154,25 @@ std::vector<std::size_t> Trainer::examples_of(std::int64_t step) {
   return chosen;
 }
 
-std::vector<feedback::TokenBatch> Trainer::micro_batches(
-    std::span<const Example* const> examples) const {
+std::vector<feedback::TokenBatch> Trainer::micro_batches(std::span<const Example* const> examples,
+                                                         bool shared) const {
+  if (options_.batches) {
+    std::vector<std::size_t> places;
+    for (const Example* example : examples) {
+      places.push_back(static_cast<std::size_t>(example - examples_.data()));
+    }
+    return options_.batches(places);
+  }
   std::int64_t targets = 0;
   for (const Example* example : examples) {
     for (std::size_t i = 1; i < example->learn.size(); ++i) targets += example->learn[i];
   }
   const float weight = 1.0F / static_cast<float>(std::max<std::int64_t>(1, targets));
+  if (shared) {
+    const Range mine = options_.forward->share(std::ssize(examples));
+    examples = examples.subspan(static_cast<std::size_t>(mine.begin),
+                                static_cast<std::size_t>(mine.end - mine.begin));
+  }
   std::vector<feedback::TokenBatch> batches;
   for (const Example* example : examples) {
     const std::size_t size =
@@ -154,6 +182,82 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(
     batches.back().add(example->tokens, example->learn, weight, trained_.virtual_tokens);
   }
   return batches;
+}
+
+// The gradient that the coefficients of a step stand for.
+void Trainer::expand_history(std::int64_t step) {
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  gradients_.resize(trained_.tensors.size());
+  forward_gradient_->expand(
+      std::span(history_).subspan(static_cast<std::size_t>(step) * directions, directions), step,
+      gradients_);
+  current_.assign(gradients_.begin(), gradients_.end());
+}
+
+Status Trainer::estimate(std::span<const std::size_t> chosen,
+                         std::span<const feedback::TokenBatch> batches, StepReport& report) {
+  auto estimate = options_.ranking
+                      ? forward_gradient_->run([&] { return options_.ranking->look(chosen); },
+                                               options_.ranking->order, step_)
+                  : options_.objective
+                      ? forward_gradient_->run([&] { return options_.objective(chosen); }, step_)
+                      : forward_gradient_->run(batches, step_);
+  if (!estimate) return estimate.error();
+  report.loss = estimate->loss;
+  report.clipped = estimate->clipped;
+  for (const feedback::TokenBatch& batch : batches) {
+    report.tokens += static_cast<std::int64_t>(batch.tokens.size());
+    report.targets += static_cast<std::int64_t>(batch.rows.size());
+  }
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  history_.resize(static_cast<std::size_t>(step_) * directions);
+  report.skipped = !estimate->finite;
+  if (report.skipped) {
+    history_.insert(history_.end(), directions, std::nan(""));
+    take_back(step_ - 1);
+    return {};
+  }
+  history_.insert(history_.end(), estimate->coefficients.begin(), estimate->coefficients.end());
+  expand_history(step_);
+  return {};
+}
+
+void Trainer::keep_before_update() {
+  values_before_.clear();
+  states_before_.clear();
+  for (const std::span<std::byte> state : states_) {
+    states_before_.emplace_back(state.begin(), state.end());
+  }
+  for (const TrainedTensor& tensor : trained_.tensors) {
+    values_before_.emplace_back();
+    if (!tensor.fixed) values_before_.back().assign(tensor.values.begin(), tensor.values.end());
+  }
+}
+
+// The step's update led out of the finite: it never happened.
+void Trainer::take_back(std::int64_t step) {
+  rate_factor_ /= 2;
+  if (step < 0 || values_before_.empty()) return;
+  for (std::size_t i = 0; i < values_before_.size(); ++i) {
+    std::ranges::copy(values_before_[i], trained_.tensors[i].values.begin());
+  }
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    std::ranges::copy(states_before_[i], states_[i].begin());
+  }
+  values_before_.clear();
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  const auto first = history_.begin() +
+                     static_cast<std::ptrdiff_t>(step) * static_cast<std::ptrdiff_t>(directions);
+  std::fill_n(first, directions, std::numeric_limits<double>::infinity());
+}
+
+void Trainer::clip_and_update(StepReport& report) {
+  report.gradient_norm = norm_of_gradients();
+  report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
+  if (report.skipped) return;
+  if (forward_gradient_) keep_before_update();
+  const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
+  update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
 }
 
 Status Trainer::accumulate(std::span<const Example* const> examples, StepReport& report) {
@@ -259,6 +363,7 @@ void Trainer::update(float gradient_scale) {
   const int threads = session_.pool().size();
   session_.pool().run([&](int thread) {
     for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+      if (trained_.tensors[i].fixed) continue;
       const std::span<float> weights = trained_.tensors[i].values;
       const auto count = static_cast<std::int64_t>(weights.size());
       if (options_.rule->element_wise) {
@@ -275,19 +380,18 @@ Result<StepReport> Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
   StepReport report;
   report.step = step_ + 1;
-  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1);
+  learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
   report.learning_rate = learning_rate_;
   std::vector<const Example*> chosen;
-  for (const std::size_t index : examples_of(step_)) chosen.push_back(&examples_[index]);
-  HONE_RETURN_IF_ERROR(accumulate(chosen, report));
-  if (!options_.update_inside) {
-    report.gradient_norm = norm_of_gradients();
-    report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
-    if (!report.skipped) {
-      const bool clips = options_.clip > 0 && report.gradient_norm > options_.clip;
-      update(clips ? static_cast<float>(options_.clip / report.gradient_norm) : 1.0F);
-    }
+  const std::vector<std::size_t> indices = examples_of(step_);
+  for (const std::size_t index : indices) chosen.push_back(&examples_[index]);
+  if (forward_gradient_) {
+    HONE_RETURN_IF_ERROR(
+        estimate(indices, micro_batches(chosen, options_.forward->shares_examples()), report));
+  } else {
+    HONE_RETURN_IF_ERROR(accumulate(chosen, report));
   }
+  if (!options_.update_inside && !report.skipped) clip_and_update(report);
   ++step_;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   report.seconds = seconds.count();
@@ -296,6 +400,23 @@ Result<StepReport> Trainer::step() {
 
 // One run of a batch of middle size, without its update, after one that only takes memory; what the
 // steps of an epoch do more is counted: runs by their tokens, the update by its bytes.
+// What judges run is not measured, nor what several processes wait for: the roofline stands in.
+Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) {
+  if (options_.objective || options_.ranking || options_.forward->ranks.size > 1) {
+    const auto plan = this->plan();
+    if (!plan) return plan.error();
+    return plan->cost.seconds;
+  }
+  double seconds = 0;
+  for (int run = 0; run < 2; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto estimate = forward_gradient_->run(std::span(&batch, 1), 0);
+    if (!estimate) return estimate.error();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return seconds;
+}
+
 Result<double> Trainer::measure_step() {
   constexpr std::int64_t kMostSteps = 64;
   const std::int64_t steps = std::min(steps_of_epoch(), kMostSteps);
@@ -309,6 +430,7 @@ Result<double> Trainer::measure_step() {
   }
   if (batches.empty()) return 0.0;
   std::ranges::sort(batches, {}, [](const auto& batch) { return batch.tokens.size(); });
+  if (forward_gradient_) return measure_forward_step(batches[batches.size() / 2]);
   const feedback::TokenBatch& middle = batches[batches.size() / 2];
   double tokens = 0;
   for (const auto& batch : batches) tokens += static_cast<double>(batch.tokens.size());
@@ -367,7 +489,7 @@ Result<feedback::GradientPlan> Trainer::plan() {
     }
   }
   step_ = step_before;
-  return gradient_.plan(largest);
+  return forward_gradient_ ? forward_gradient_->plan(largest) : gradient_.plan(largest);
 }
 
 Result<MemoryClasses> Trainer::memory() {
@@ -383,7 +505,12 @@ Result<MemoryClasses> Trainer::memory() {
     largest = std::max(largest, static_cast<std::int64_t>(state.size()));
   }
   (options_.offload.empty() ? classes.optimizer : classes.offloaded) = states;
-  const bool sums = !options_.update_inside && options_.batch > 1;
+  if (forward_gradient_) {
+    classes.gradients = trained_.bytes();
+    classes.optimizer += forward_gradient_->direction_bytes();
+    classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
+  }
+  const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
   std::size_t most = 1;
   for (std::int64_t step = 0; sums && step < steps_of_epoch(); ++step) {
     std::vector<const Example*> chosen;
@@ -404,6 +531,7 @@ Result<MemoryClasses> Trainer::memory() {
 
 std::vector<CheckpointTensor> Trainer::state() const {
   std::vector<CheckpointTensor> tensors;
+  if (forward_gradient_) return {{"coefficients", std::as_bytes(std::span(history_))}};
   for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
     const TrainedTensor& tensor = trained_.tensors[i];
     tensors.push_back({tensor.name, std::as_bytes(tensor.values)});
@@ -415,7 +543,48 @@ std::vector<CheckpointTensor> Trainer::state() const {
   return tensors;
 }
 
+// From the start, with the losses as they were written down: no forward pass runs.
+Status Trainer::replay(const Checkpoint& checkpoint) {
+  const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  const auto steps = static_cast<std::size_t>(checkpoint.step());
+  const auto bytes = checkpoint.find("coefficients", steps * directions * sizeof(double));
+  if (!bytes) return bytes.error().in(checkpoint.path());
+  if (step_ != 0) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "a run of forward passes is made again from its start",
+                 checkpoint.path(),
+                 fmt::format("{} steps were done", step_),
+                 "a fresh run",
+                 ""};
+  }
+  history_.resize(steps * directions);
+  std::memcpy(history_.data(), bytes->data(), bytes->size());
+  for (; step_ < checkpoint.step(); ++step_) {
+    const double first = history_[static_cast<std::size_t>(step_) * directions];
+    if (std::isnan(first)) rate_factor_ /= 2;
+    if (!std::isfinite(first)) continue;
+    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
+    expand_history(step_);
+    StepReport report;
+    clip_and_update(report);
+  }
+  return {};
+}
+
+void Trainer::profile(bool on) {
+  if (forward_gradient_) {
+    forward_gradient_->profile(on);
+  } else {
+    gradient_.profile(on);
+  }
+}
+
+std::vector<std::pair<std::string, double>> Trainer::profiled() const {
+  return forward_gradient_ ? forward_gradient_->profiled() : gradient_.profiled();
+}
+
 Status Trainer::restore(const Checkpoint& checkpoint) {
+  if (forward_gradient_) return replay(checkpoint);
   // All are looked up before the first is written: a checkpoint of another run changes nothing.
   std::vector<std::span<const std::byte>> found;
   for (const CheckpointTensor& tensor : state()) {

@@ -1,9 +1,12 @@
-// The training loop by gradients: batches of examples, one program a batch shape, one update rule.
+// The training loop: batches of examples, a gradient from a backward pass or estimated by forward
+// passes alone, one update rule.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +14,7 @@
 #include "base/scratch_file.h"
 #include "base/status.h"
 #include "engine/session.h"
+#include "feedback/forward_gradient.h"
 #include "feedback/gradient.h"
 #include "optim/registry.h"
 #include "optim/schedule.h"
@@ -36,6 +40,21 @@ struct TrainerOptions {
   std::int64_t kept_bytes = INT64_MAX;  // of activations (feedback::GradientOptions)
   std::string rounding;                 // a pass (feedback::GradientOptions)
   cost::Machine machine;                // limits, for estimates of time
+  // Gradients are estimated by forward passes; the seed is the trainer's.
+  std::optional<feedback::ForwardOptions> forward;
+  // What forward passes lower instead of the loss, by the examples (their places in the data): a
+  // reward's opposite. Called with the parameters at each probe.
+  std::function<Result<double>(std::span<const std::size_t> examples)> objective;
+  // Where candidates can only be ranked: `look` sees what the examples become at one of them,
+  // `order` then names them, best first.
+  struct Ranking {
+    std::function<Status(std::span<const std::size_t> examples)> look;
+    std::function<Result<std::vector<std::int64_t>>()> order;
+  };
+  std::optional<Ranking> ranking;
+  // How some examples (their places in the data) become program runs; empty: sequences with a mask,
+  // whose losses count the same.
+  std::function<std::vector<feedback::TokenBatch>(std::span<const std::size_t> examples)> batches;
   engine::CompileOptions compile;
 };
 
@@ -47,7 +66,8 @@ struct StepReport {
   std::int64_t tokens = 0;
   std::int64_t targets = 0;
   double seconds = 0;
-  bool skipped = false;  // a loss or a gradient was not finite: nothing was changed
+  std::int64_t clipped = 0;  // derivatives along directions that were
+  bool skipped = false;      // a loss or a gradient was not finite: nothing was changed
 };
 
 // Bytes by class, planned before they are taken.
@@ -84,10 +104,16 @@ class Trainer {
   // About how long a step takes, measured: runs a batch forward and backward twice, in memory that
   // it gives back; nothing changes.
   Result<double> measure_step();
-  std::int64_t compiled_programs() const { return gradient_.compiled_programs(); }
-  feedback::Gradient& gradient() { return gradient_; }
+  std::int64_t compiled_programs() const {
+    return forward_gradient_ ? forward_gradient_->compiled_programs()
+                             : gradient_.compiled_programs();
+  }
+  void profile(bool on);
+  // Seconds of all steps since, by kind of operation.
+  std::vector<std::pair<std::string, double>> profiled() const;
 
-  // What a checkpoint holds: trained tensors, optimizer state; the step is its own.
+  // What a checkpoint holds: trained tensors and optimizer state; of forward passes the
+  // coefficients of all steps, from which both are made again. The step is its own.
   std::vector<CheckpointTensor> state() const;
   Status restore(const Checkpoint& checkpoint);
   // SHA-256 of all trained values: equal for equal runs.
@@ -97,10 +123,20 @@ class Trainer {
   Trainer(engine::Session& session, Trained& trained, std::span<const Example> examples,
           TrainerOptions options);
   std::vector<std::size_t> examples_of(std::int64_t step);
-  std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples) const;
+  // `shared`: of this rank's part of the examples.
+  std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples,
+                                                  bool shared = false) const;
   feedback::GradientOptions gradient_options();
   feedback::GradientOptions forward_options();
   Status accumulate(std::span<const Example* const> examples, StepReport& report);
+  Status estimate(std::span<const std::size_t> chosen,
+                  std::span<const feedback::TokenBatch> batches, StepReport& report);
+  void expand_history(std::int64_t step);
+  void clip_and_update(StepReport& report);
+  void keep_before_update();
+  void take_back(std::int64_t step);
+  Result<double> measure_forward_step(const feedback::TokenBatch& batch);
+  Status replay(const Checkpoint& checkpoint);
   double norm_of_gradients();
   void update(float gradient_scale);
   void update_tensor(std::size_t index, std::span<float> weights, std::span<const float> gradient,
@@ -122,6 +158,13 @@ class Trainer {
   std::shared_ptr<runtime::Workspace> workspace_;  // of both
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
+  std::unique_ptr<feedback::ForwardGradient> forward_gradient_;  // where forward passes estimate
+  // Of it: the coefficients of each step. NaN where losses were not finite, which takes the step
+  // before back (infinite then) and halves the rate from there on.
+  std::vector<double> history_;
+  double rate_factor_ = 1;
+  std::vector<std::vector<float>> values_before_;  // of the last update
+  std::vector<std::vector<std::byte>> states_before_;
   std::int64_t step_ = 0;
   double learning_rate_ = 0;
   std::int64_t epoch_ = -1;

@@ -122,7 +122,7 @@ Results run(const ir::Graph& graph, const std::vector<Tensor>& operands,
   for (const auto& weight : weights) weight_pointers.push_back(&weight);
   ThreadPool pool(options.threads);
   runtime::Workspace workspace;
-  runtime::execute(*program, {weight_pointers, input_spans, {}}, pool, workspace);
+  (void)runtime::execute(*program, {weight_pointers, input_spans, {}}, pool, workspace);
   Results results;
   for (std::size_t r = 0; r < program->outputs.size(); ++r) {
     results.push_back(decoded(*program, workspace, r));

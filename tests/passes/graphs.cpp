@@ -228,7 +228,7 @@ Result<std::vector<std::vector<float>>> run_graph(const ir::Graph& graph,
   for (const auto& weight : weights) pointers.push_back(&weight);
   ThreadPool pool(options.threads);
   runtime::Workspace workspace;
-  runtime::execute(*program, {pointers, inputs, {}}, pool, workspace);
+  (void)runtime::execute(*program, {pointers, inputs, {}}, pool, workspace);
   std::vector<std::vector<float>> out;
   for (std::size_t i = 0; i < program->outputs.size(); ++i) {
     const auto raw = runtime::output(*program, workspace, i);

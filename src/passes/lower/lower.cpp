@@ -120,6 +120,16 @@ Status Lowering::make_steps() {
       step.cost = operation.op->cost(graph_.types(operation.operands),
                                      graph_.types(operation.results), operation.attributes);
     }
+    for (std::size_t i = 0; i < operation.operands.size(); ++i) {
+      const Place& read = places_[at(operation.operands[i])];
+      if (read.space != Space::kParameter) continue;
+      runtime::WeightUse use{static_cast<std::int32_t>(read.at), -1};
+      if (operation.is("gather") && i == 0) {
+        const Place& rows = places_[at(operation.operands[1])];
+        if (rows.space == Space::kInput) use.rows_input = static_cast<std::int32_t>(rows.at);
+      }
+      step.weights.push_back(use);
+    }
     program_.steps.push_back(std::move(step));
   }
   return {};

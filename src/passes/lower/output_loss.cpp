@@ -52,6 +52,7 @@ struct OutputLoss {
   Place targets, token_weights, losses;
   RowSpan d_hidden;
   RowSpan d_weight;
+  bool losses_only = false;
   bool weight_gradient = false;
   float cap = 0;
 
@@ -111,7 +112,7 @@ void OutputLoss::Run::clear_masked() const {
   for (std::int64_t row = rows.begin; row < rows.end; ++row) {
     if (weights[static_cast<std::size_t>(row)] != 0.0F) continue;
     losses[static_cast<std::size_t>(row)] = 0.0F;
-    std::ranges::fill(op.d_hidden.write(frame, worker, row), 0.0F);
+    if (!op.losses_only) std::ranges::fill(op.d_hidden.write(frame, worker, row), 0.0F);
   }
 }
 
@@ -279,6 +280,7 @@ void OutputLoss::operator()(const Frame& frame, Worker worker) const {
     frame.wait(worker);
     run.loss();
     frame.wait(worker);
+    if (losses_only) continue;
     run.to_hidden();
     if (weight_gradient) run.to_weight();
     frame.wait(worker);
@@ -312,7 +314,7 @@ void OutputLoss::plan(Lowering& lowering) {
     places.sums = take(chunk * padded() / 32 * sizeof(float));
   }
   places.logits = take(chunk * stride * sizeof(float));
-  places.d_hidden = take(chunk * row_bytes);
+  if (!losses_only) places.d_hidden = take(chunk * row_bytes);
   places.end = at;
   lowering.want_scratch(thread_bytes + (places.end + threads - 1) / threads);
 }
@@ -340,7 +342,8 @@ Result<StepFunction> lower_output_loss(Lowering& lowering, const ir::Operation& 
   loss.targets = lowering.place(operation.operands[2]);
   loss.token_weights = lowering.place(operation.operands[3]);
   loss.losses = lowering.place(operation.results[0]);
-  loss.d_hidden = row_span(lowering, operation.results[1]);
+  loss.losses_only = operation.results.size() == 1;
+  if (!loss.losses_only) loss.d_hidden = row_span(lowering, operation.results[1]);
   loss.weight_gradient = operation.results.size() == 3;
   if (loss.weight_gradient) loss.d_weight = row_span(lowering, operation.results[2]);
   loss.cap = static_cast<float>(operation.attributes.number("cap"));

@@ -40,6 +40,7 @@ Result<StepFunction> lower_unary(Lowering& lowering, const ir::Operation& operat
     return each(
         [f = k.softmax, bytes = kernels::private_cache_bytes()](In x, Out y) { f(x, y, bytes); });
   }
+  if (operation.is("relu")) return each([f = k.relu](In x, Out y) { f(x, y); });
   return each([f = operation.is("silu") ? k.silu : k.gelu_tanh](In x, Out y) { f(x, y); });
 }
 

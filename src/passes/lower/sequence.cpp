@@ -102,29 +102,35 @@ double share_by_cost(Worker worker, const ForEach& for_each, const Run& run) {
          static_cast<double>(std::max<std::int64_t>(total, 1));
 }
 
+// A block of queries of one head.
+struct QueryItem {
+  Sequences::Tokens tokens;
+  int head, first, last;
+};
+
+template <typename Run>
+void share_queries(const Sequences& all, const Frame& frame, Worker worker, const Run& run) {
+  const auto for_each = [&](const auto& f) {
+    all.for_each(frame, worker, [&](Sequences::Tokens tokens) {
+      for (int head = 0; head < all.shape.heads; ++head) {
+        for (int first = 0; first < tokens.count; first += kSequenceQueries) {
+          const int last = std::min(first + kSequenceQueries, tokens.count);
+          f(QueryItem{tokens, head, first, last}, all.pairs(first, last));
+        }
+      }
+    });
+  };
+  share_by_cost<QueryItem>(worker, for_each, run);
+}
+
 struct Attend {
   Sequences all;
   RowSpan out, log_sum;
   const kernels::KernelTable* kernels = nullptr;
 
-  struct Item {
-    Sequences::Tokens tokens;
-    int head, first, last;
-  };
-
   void operator()(const Frame& frame, Worker worker) const {
     all.clear_padding(frame, worker, {out, log_sum});
-    const auto for_each = [&](const auto& f) {
-      all.for_each(frame, worker, [&](Sequences::Tokens tokens) {
-        for (int head = 0; head < all.shape.heads; ++head) {
-          for (int first = 0; first < tokens.count; first += kSequenceQueries) {
-            const int last = std::min(first + kSequenceQueries, tokens.count);
-            f(Item{tokens, head, first, last}, all.pairs(first, last));
-          }
-        }
-      });
-    };
-    share_by_cost<Item>(worker, for_each, [&](const Item& item) {
+    share_queries(all, frame, worker, [&](const QueryItem& item) {
       kernels::SequenceAttentionTask task;
       task.shape = all.shape;
       task.shape.tokens = item.tokens.count;
@@ -138,6 +144,36 @@ struct Attend {
       task.last_query = item.last;
       task.scratch = frame.scratch_of(worker.thread);
       kernels->sequence_attention(task);
+    });
+  }
+};
+
+struct Linearize {
+  Sequences all;
+  RowSpan out, log_sum, query_changes, key_changes, value_changes, out_changes;
+  const kernels::KernelTable* kernels = nullptr;
+
+  void operator()(const Frame& frame, Worker worker) const {
+    all.clear_padding(frame, worker, {out_changes});
+    share_queries(all, frame, worker, [&](const QueryItem& item) {
+      const std::int64_t row = item.tokens.begin;
+      kernels::SequenceTangentTask task;
+      task.shape = all.shape;
+      task.shape.tokens = item.tokens.count;
+      task.queries = all.queries.read(frame, worker, row).data();
+      task.keys = all.keys.read(frame, worker, row).data();
+      task.values = all.values.read(frame, worker, row).data();
+      task.out = out.read(frame, worker, row).data();
+      task.log_sum = log_sum.read(frame, worker, row).data();
+      task.query_changes = query_changes.read(frame, worker, row).data();
+      task.key_changes = key_changes.read(frame, worker, row).data();
+      task.value_changes = value_changes.read(frame, worker, row).data();
+      task.out_changes = out_changes.write(frame, worker, row).data();
+      task.head = item.head;
+      task.first_query = item.first;
+      task.last_query = item.last;
+      task.scratch = frame.scratch_of(worker.thread);
+      kernels->sequence_attention_tangent(task);
     });
   }
 };
@@ -253,6 +289,21 @@ Result<StepFunction> lower_sequence_attention_gradient(Lowering& lowering,
   step.d_queries = row_span(lowering, operation.results[0]);
   step.d_keys = row_span(lowering, operation.results[1]);
   step.d_values = row_span(lowering, operation.results[2]);
+  step.kernels = &lowering.kernels();
+  lowering.want_scratch(kernels::sequence_attention_scratch_bytes(step.all.shape.head_size));
+  return StepFunction(step);
+}
+
+Result<StepFunction> lower_sequence_attention_tangent(Lowering& lowering,
+                                                      const ir::Operation& operation) {
+  Linearize step;
+  step.all = sequences_of(lowering, operation);
+  step.out = row_span(lowering, operation.operands[4]);
+  step.log_sum = row_span(lowering, operation.operands[5]);
+  step.query_changes = row_span(lowering, operation.operands[6]);
+  step.key_changes = row_span(lowering, operation.operands[7]);
+  step.value_changes = row_span(lowering, operation.operands[8]);
+  step.out_changes = row_span(lowering, operation.results[0]);
   step.kernels = &lowering.kernels();
   lowering.want_scratch(kernels::sequence_attention_scratch_bytes(step.all.shape.head_size));
   return StepFunction(step);

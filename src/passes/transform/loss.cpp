@@ -19,7 +19,7 @@ Error no_logits(const ir::Graph& graph) {
 
 }  // namespace
 
-Result<ir::Graph> add_loss(const ir::Graph& graph, bool weight_gradient) {
+Result<ir::Graph> add_loss(const ir::Graph& graph, LossForm form) {
   const auto named = std::ranges::find(graph.output_names, "logits");
   if (named == graph.output_names.end()) return no_logits(graph);
   const auto index = static_cast<std::size_t>(named - graph.output_names.begin());
@@ -42,7 +42,8 @@ Result<ir::Graph> add_loss(const ir::Graph& graph, bool weight_gradient) {
   const ir::ValueId weights = input("weights", DType::kF32);
   ir::Attributes attributes;
   if (cap > 0) attributes.set("cap", cap);
-  if (weight_gradient) attributes.set("weight_gradient", true);
+  if (form == LossForm::kWeightGradient) attributes.set("weight_gradient", true);
+  if (form == LossForm::kLosses) attributes.set("losses_only", true);
   const auto made = rewriter.emit(
       "output_loss",
       {rewriter.map(product->operands[0]), rewriter.map(product->operands[1]), targets, weights},

@@ -1,0 +1,141 @@
+// The signal of forward passes alone: directions are tried, and what they do to the loss becomes
+// the coefficients of an estimated gradient. Nothing is kept for a backward pass.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "base/threads.h"
+#include "engine/session.h"
+#include "feedback/directions.h"
+#include "feedback/gradient.h"
+#include "optim/estimate.h"
+
+namespace hone::feedback {
+
+// How a direction is tried.
+enum class Probe : std::uint8_t {
+  kTangent,   // the exact derivative, beside the value through the same weights (forward mode)
+  kPair,      // (loss(w + e z) - loss(w - e z)) / 2 e (Spall 1992; MeZO, Malladi et al. 2023)
+  kOneSided,  // (loss(w + e z) - loss(w)) / e: one evaluation a direction, one shared by all
+};
+Result<Probe> probe_named(std::string_view name);
+
+// Several processes that find one estimate together: what each brings comes back from all, rank
+// after rank, the same bits on all of them. They share the directions or, where there are fewer
+// than ranks, the examples.
+struct Ranks {
+  int rank = 0;
+  int size = 1;
+  std::function<Result<std::vector<double>>(std::span<const double> mine)> gather;
+};
+
+struct ForwardOptions {
+  Probe probe = Probe::kTangent;
+  std::int64_t directions = 1;
+  double epsilon = 1e-3;  // of pairs and one-sided probes
+  Noise noise = Noise::kRademacher;
+  optim::Shaping shaping = optim::Shaping::kMean;
+  double clip = 0;  // of each derivative; 0: none
+  // Directions touch only the last so many layers; 0: all. The layers below run once for all
+  // directions. kRandomLayers: another number each step, by the seed.
+  std::int64_t layers = 0;
+  std::uint64_t seed = 1;
+  Ranks ranks;
+
+  bool shares_examples() const { return ranks.size > 1 && directions < ranks.size; }
+  // This rank's part of so many directions or examples.
+  Range share(std::int64_t count) const { return share_of(count, ranks.rank, ranks.size); }
+};
+inline constexpr std::int64_t kRandomLayers = -1;
+
+// What is perturbed, and where it lies.
+struct Perturbed {
+  std::string name;
+  ir::Shape shape;
+  std::span<float> values;
+  bool fixed = false;  // never moves
+};
+
+struct ForwardEstimate {
+  double loss = 0;
+  std::vector<double> derivatives;   // of the loss along each direction, clipped
+  std::vector<double> coefficients;  // of the directions, in the estimated gradient
+  std::int64_t clipped = 0;
+  bool finite = true;  // all losses were; otherwise no coefficients
+};
+
+class ForwardGradient {
+ public:
+  // `base`: as for Gradient, with what is perturbed as its `trained`, in the order of `tensors`.
+  // The session outlives it; directions are tensors of its weights.
+  static Result<std::unique_ptr<ForwardGradient>> create(
+      engine::Session& session, const GradientOptions& base, std::vector<Perturbed> tensors,
+      const ForwardOptions& options, std::shared_ptr<runtime::Workspace> workspace);
+
+  // Tries the directions of a step on batches whose losses add up; where ranks share examples, on
+  // this rank's part of them. Parameters are as before, to the bit.
+  Result<ForwardEstimate> run(std::span<const TokenBatch> batches, std::int64_t step);
+  // A loss of any kind, lower is better: `loss()` is called with the parameters at each probe.
+  // kTangent probes pairs here.
+  Result<ForwardEstimate> run(const std::function<Result<double>()>& loss, std::int64_t step);
+  // A ranking alone: `look()` is called with the parameters at each candidate, w + epsilon z_k, and
+  // `order()` then gives them best first (optim::coefficients_of_ranking).
+  Result<ForwardEstimate> run(const std::function<Status()>& look,
+                              const std::function<Result<std::vector<std::int64_t>>()>& order,
+                              std::int64_t step);
+  // gradients[i] = sum of coefficients times the step's directions of tensor i: of the estimate, or
+  // of what was written down of it.
+  void expand(std::span<const double> coefficients, std::int64_t step,
+              std::span<std::vector<float>> gradients) const;
+
+  Result<GradientPlan> plan(const TokenBatch& batch);
+  std::int64_t compiled_programs() const;
+  std::int64_t direction_bytes() const;  // held beside the model
+  const ForwardOptions& options() const { return options_; }
+  // Layers from this one on are perturbed in a step; the lowest is 0.
+  std::int64_t first_layer(std::int64_t step) const;
+  void profile(bool on);
+  std::vector<std::pair<std::string, double>> profiled() const;
+
+ private:
+  ForwardGradient(engine::Session& session, std::vector<Perturbed> tensors,
+                  const ForwardOptions& options)
+      : session_(session), tensors_(std::move(tensors)), options_(options) {}
+  Gradient& program_of(std::int64_t layer, int directions);
+  bool touched(std::size_t tensor, std::int64_t first_layer) const;
+  void place_directions(std::int64_t step, std::int64_t first, std::int64_t count);
+  void move_to(std::int64_t step, std::int64_t direction, double distance);
+  void keep();
+  void put_back();
+  Result<double> loss_of(std::span<const TokenBatch> batches, std::int64_t layer);
+  struct Units {
+    std::vector<double> losses;
+    std::vector<std::vector<double>> derivatives;
+  };
+  Result<Units> gathered(const Units& mine) const;
+  Result<std::vector<double>> all_of(std::vector<double> mine) const;
+  Result<ForwardEstimate> tangents(std::span<const TokenBatch> batches, std::int64_t step);
+  Result<ForwardEstimate> probes(const std::function<Result<double>()>& loss, std::int64_t step,
+                                 Probe probe);
+  Status finish(ForwardEstimate& estimate) const;
+
+  engine::Session& session_;
+  std::vector<Perturbed> tensors_;
+  ForwardOptions options_;
+  GradientOptions base_;
+  std::shared_ptr<runtime::Workspace> workspace_;
+  std::map<std::pair<std::int64_t, int>, std::unique_ptr<Gradient>> programs_;
+  std::vector<std::int64_t> layers_;               // of the tensors
+  std::vector<std::vector<std::span<float>>> at_;  // [direction][tensor], of tangents
+  std::vector<std::vector<float>> kept_;           // parameters while they are moved
+};
+
+}  // namespace hone::feedback

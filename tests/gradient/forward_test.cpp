@@ -1,0 +1,209 @@
+// Forward passes as a signal: derivatives along directions against the backward pass, what an
+// estimate is on average and how far it scatters, and parameters that come back to the bit.
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "../support/models.h"
+#include "base/random.h"
+#include "feedback/forward_gradient.h"
+#include "passes/transform/tangent.h"
+#include "tune/trained.h"
+
+namespace hone::feedback {
+namespace {
+
+using testing_models::golden_folder;
+using testing_models::golden_tokens;
+
+struct Trial {
+  std::unique_ptr<engine::Session> session;
+  tune::Trained trained;
+  GradientOptions options;
+  std::vector<Perturbed> tensors;
+  TokenBatch batch;
+
+  explicit Trial(const std::string& family, engine::Arithmetic arithmetic, int threads = 2) {
+    engine::SessionOptions how;
+    how.threads = threads;
+    how.context = 32;
+    how.compile.arithmetic = arithmetic;
+    how.compile.verify = true;
+    auto opened = engine::Session::open(golden_folder(family), how);
+    EXPECT_TRUE(opened.ok()) << (opened.ok() ? "" : opened.error().text());
+    session = *std::move(opened);
+    auto prepared = tune::prepare(*session, {"lora", "all", 4, 8, 1});
+    EXPECT_TRUE(prepared.ok()) << (prepared.ok() ? "" : prepared.error().text());
+    trained = *std::move(prepared);
+    options.compile = session->options().compile;
+    options.adapt = trained.adapt;
+    Random random(5);
+    for (const tune::TrainedTensor& tensor : trained.tensors) {
+      // B away from zero: then A matters, too.
+      for (float& value : tensor.values) value += 0.05F * random.normal();
+      options.trained.push_back(tensor.name);
+      tensors.push_back({tensor.name, tensor.shape, tensor.values});
+    }
+    const auto tokens = golden_tokens(family);
+    const std::vector<std::uint8_t> learn(tokens.size(), 1);
+    batch.add(tokens, learn, 1.0F / static_cast<float>(tokens.size() - 1));
+  }
+
+  std::vector<std::vector<float>> gradients() const {
+    Gradient gradient(*session, options);
+    auto outcome = gradient.run(batch);
+    EXPECT_TRUE(outcome.ok()) << (outcome.ok() ? "" : outcome.error().text());
+    std::vector<std::vector<float>> out;
+    for (const auto& each : outcome->gradients) out.emplace_back(each.begin(), each.end());
+    return out;
+  }
+
+  std::unique_ptr<ForwardGradient> forward(const ForwardOptions& how) const {
+    auto made = ForwardGradient::create(*session, options, tensors, how,
+                                        std::make_shared<runtime::Workspace>());
+    EXPECT_TRUE(made.ok()) << (made.ok() ? "" : made.error().text());
+    return *std::move(made);
+  }
+};
+
+double dot(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    for (std::size_t j = 0; j < a[i].size(); ++j) sum += double{a[i][j]} * double{b[i][j]};
+  }
+  return sum;
+}
+
+// The direction itself, out of the expansion of one coefficient.
+std::vector<std::vector<float>> direction(const ForwardGradient& forward, std::size_t tensors,
+                                          std::size_t which, std::size_t count, std::int64_t step) {
+  std::vector<double> one(count, 0.0);
+  one[which] = 1;
+  std::vector<std::vector<float>> out(tensors);
+  forward.expand(one, step, out);
+  return out;
+}
+
+class ForwardOf : public testing::TestWithParam<const char*> {};
+
+TEST_P(ForwardOf, TangentIsTheGradientTimesTheDirection) {
+  const Trial trial(GetParam(), engine::Arithmetic::kFloat);
+  const auto gradients = trial.gradients();
+  ForwardOptions how;
+  how.directions = 11;  // more than run together
+  how.noise = Noise::kGaussian;
+  const auto forward = trial.forward(how);
+  auto estimate = forward->run(std::span(&trial.batch, 1), 3);
+  ASSERT_TRUE(estimate.ok()) << estimate.error().text();
+  ASSERT_EQ(estimate->derivatives.size(), 11U);
+  const double size = std::sqrt(dot(gradients, gradients));
+  for (std::size_t k = 0; k < 11; ++k) {
+    const auto z = direction(*forward, gradients.size(), k, 11, 3);
+    // Two f32 computations of one number; along a direction of that length it is about `size`.
+    EXPECT_NEAR(estimate->derivatives[k], dot(gradients, z), 2e-4 * size) << k;
+  }
+}
+
+TEST_P(ForwardOf, PairsComeNearTheTangentAndLeaveNoTrace) {
+  const Trial trial(GetParam(), engine::Arithmetic::kFloat);
+  ForwardOptions how;
+  how.directions = 2;
+  const auto tangents = trial.forward(how)->run(std::span(&trial.batch, 1), 0);
+  std::vector<std::vector<float>> before;
+  for (const Perturbed& tensor : trial.tensors) {
+    before.emplace_back(tensor.values.begin(), tensor.values.end());
+  }
+  for (const Probe probe : {Probe::kPair, Probe::kOneSided}) {
+    how.probe = probe;
+    how.epsilon = 1e-3;
+    const auto found = trial.forward(how)->run(std::span(&trial.batch, 1), 0);
+    ASSERT_TRUE(found.ok() && tangents.ok());
+    for (std::size_t k = 0; k < 2; ++k) {
+      // f32 losses of about 5 differ by 1e-6 at rest, over a distance of 1e-3; one-sided probes
+      // are off by half of epsilon times the curvature, too.
+      const double off = probe == Probe::kPair ? 0.01 : 0.1;
+      EXPECT_NEAR(found->derivatives[k], tangents->derivatives[k],
+                  off * std::max(1.0, std::abs(tangents->derivatives[k])))
+          << k;
+    }
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      EXPECT_TRUE(std::ranges::equal(before[i], trial.tensors[i].values)) << "a bit was left";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ForwardOf,
+                         testing::Values("llama", "gemma3", "qwen2", "qwen3", "gpt2"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// Over many directions the estimate's mean is the gradient, and it scatters as theory says: each
+// direction adds |g|^2 per element for Rademacher noise, so that K of them leave the mean's squared
+// distance at (d - 1) |g|^2 / K (Gaussian: (d + 1) |g|^2 / K), d elements in all.
+TEST(ForwardEstimate, IsTheGradientOnAverageAndScattersAsTheorySays) {
+  for (const Noise noise : {Noise::kRademacher, Noise::kGaussian}) {
+    const Trial trial("llama", engine::Arithmetic::kFloat);
+    const auto gradients = trial.gradients();
+    ForwardOptions how;
+    how.noise = noise;
+    how.directions = 64;
+    const auto forward = trial.forward(how);
+    double elements = 0;
+    for (const auto& gradient : gradients) elements += static_cast<double>(gradient.size());
+    const double size = dot(gradients, gradients);
+    double scatter = 0;
+    double along = 0;
+    constexpr int kSteps = 24;
+    for (int step = 0; step < kSteps; ++step) {
+      auto estimate = forward->run(std::span(&trial.batch, 1), step);
+      ASSERT_TRUE(estimate.ok());
+      std::vector<std::vector<float>> mean(gradients.size());
+      forward->expand(estimate->coefficients, step, mean);
+      along += dot(mean, gradients) / size / kSteps;
+      for (std::size_t i = 0; i < mean.size(); ++i) {
+        for (std::size_t j = 0; j < mean[i].size(); ++j) mean[i][j] -= gradients[i][j];
+      }
+      scatter += dot(mean, mean) / size / kSteps;
+    }
+    // The part along the gradient has mean 1 and variance about 2 / K each step: 24 steps of 64
+    // directions put it within 4 sigma of 0.15.
+    EXPECT_NEAR(along, 1.0, 4 * std::sqrt(2.0 / (64 * kSteps)));
+    const double expected = (elements + (noise == Noise::kGaussian ? 1 : -1)) / 64;
+    EXPECT_NEAR(scatter / expected, 1.0, 0.2);
+  }
+}
+
+TEST(ForwardEstimate, OnlyTheLastLayersMove) {
+  const Trial trial("llama", engine::Arithmetic::kFloat);
+  ForwardOptions how;
+  how.layers = 1;
+  const auto forward = trial.forward(how);
+  const std::int64_t first = forward->first_layer(0);
+  ASSERT_EQ(first, trial.session->config().layers - 1);
+  const auto estimate = forward->run(std::span(&trial.batch, 1), 0);
+  ASSERT_TRUE(estimate.ok()) << estimate.error().text();
+  const auto z = direction(*forward, trial.tensors.size(), 0, 1, 0);
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const bool last = trial.tensors[i].name.starts_with("blk." + std::to_string(first) + ".");
+    EXPECT_EQ(std::ranges::any_of(z[i], [](float value) { return value != 0; }), last)
+        << trial.tensors[i].name;
+  }
+  EXPECT_NEAR(estimate->derivatives[0], dot(trial.gradients(), z),
+              1e-3 * std::abs(estimate->derivatives[0]) + 1e-4);
+}
+
+TEST(ForwardEstimate, SameBitsForAnyNumberOfThreads) {
+  std::vector<double> first;
+  for (const int threads : {1, 2, 3}) {
+    const Trial trial("gemma3", engine::Arithmetic::kInteger, threads);
+    ForwardOptions how;
+    how.directions = 3;
+    const auto estimate = trial.forward(how)->run(std::span(&trial.batch, 1), 1);
+    ASSERT_TRUE(estimate.ok());
+    if (first.empty()) first = estimate->derivatives;
+    EXPECT_EQ(estimate->derivatives, first) << threads;
+  }
+}
+
+}  // namespace
+}  // namespace hone::feedback
