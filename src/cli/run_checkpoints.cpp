@@ -28,8 +28,9 @@ Result<std::unique_ptr<tune::Job>> job_of(const tune::Checkpoint& checkpoint) {
                  checkpoint.path(),   "",
                  "its options",       ""};
   }
-  const auto options = tune::JobOptions::of_json(metadata["options"].dump());
+  auto options = tune::JobOptions::of_json(metadata["options"].dump());
   if (!options) return options.error().in(checkpoint.path());
+  options->scratch = std::filesystem::path(checkpoint.path()).parent_path().string();
   auto job = tune::Job::open(*options);
   if (!job) return job;
   const std::string data_hash = metadata.value("data_sha256", "");

@@ -45,7 +45,6 @@ class TuneRun {
 
   Status run() {
     HONE_RETURN_IF_ERROR(open());
-    HONE_RETURN_IF_ERROR(job_->measure_step());
     if (leads()) report_plan(*job_, output_);
     if (options_.dry) return finish_dry();
     if (leads()) HONE_RETURN_IF_ERROR(begin_records());
@@ -115,6 +114,7 @@ class TuneRun {
     if (!job) return job.error();
     job_ = *std::move(job);
     if (options_.memory == "low" && !resumed_) HONE_RETURN_IF_ERROR(choose_least());
+    HONE_RETURN_IF_ERROR(job_->measure_step());
     if (resumed_) {
       HONE_RETURN_IF_ERROR(job_->trainer().restore(*resumed_));
       output_.note(fmt::format("going on after step {} of {}", resumed_->step(), job_->steps()));

@@ -402,7 +402,7 @@ Status Job::fit_memory() {
   longest += trained_.virtual_tokens;
   const MemoryInfo machine = memory_info();
   limit_ = options_.memory > 0 ? options_.memory : machine.available / 5 * 4;
-  if (options_.offload) {
+  if (options_.offload && !options_.scratch.empty()) {
     HONE_RETURN_IF_ERROR(make_scratch());
     trainer_options_.offload = options_.scratch;
   }
@@ -475,10 +475,17 @@ Result<bool> Job::fits(std::int64_t longest) {
   }
 }
 
+// A run also brings into memory what was not there when it was fitted (code, tables): where that
+// was too much, it is fitted again.
 Status Job::measure_step() {
-  const auto seconds = trainer_->measure_step();
-  if (!seconds) return seconds.error();
-  step_seconds_ = *seconds;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const auto seconds = trainer_->measure_step();
+    if (!seconds) return seconds.error();
+    step_seconds_ = *seconds;
+    measure_resident();
+    if (limit_ <= 0 || planned_bytes() <= limit_) break;
+    HONE_RETURN_IF_ERROR(fit_memory());
+  }
   return {};
 }
 

@@ -69,7 +69,8 @@ struct JobOptions {
   // What the method trains, whatever finds out how.
   MethodOptions trained_method(std::int64_t model_layers) const;
   Result<feedback::ForwardOptions> forward_options() const;
-  bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not
+  bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not, if
+                         // `scratch` is given
   std::string scratch;   // folder of that file; empty: none may be made. Not of the JSON.
 
   // All of it, as a JSON object that `of_json` reads back.
@@ -108,7 +109,8 @@ class Job {
   const feedback::GradientPlan& plan() const { return plan_; }
   bool offloads() const { return !trainer_options_.offload.empty(); }
 
-  // Measures how long a step takes (Trainer::measure_step); 0 before.
+  // Measures how long a step takes (Trainer::measure_step), 0 before, and what the process holds;
+  // may make the trainer anew, so it comes before a checkpoint is restored.
   Status measure_step();
   double step_seconds() const { return step_seconds_; }
   // What the limits of the machine allow for this many tokens.

@@ -42,7 +42,15 @@ Result<const ir::Operation*> embedding_of(const ir::Graph& graph) {
   return readers == 1 && reader->is("scale") ? reader : embedding;
 }
 
-Result<ir::Graph> run(const ir::Graph& graph) { return add_soft_prompt(graph, {}); }
+// A graph that has one, or that embeds no tokens, stays as it is.
+Result<ir::Graph> run(const ir::Graph& graph) {
+  for (const ir::Operation& operation : graph.operations) {
+    const bool present =
+        operation.is("parameter") && operation.attributes.text("name") == kSoftPromptName;
+    if (present) return graph;
+  }
+  return embedding_of(graph) ? add_soft_prompt(graph, {}) : graph;
+}
 
 }  // namespace
 
