@@ -27,7 +27,7 @@ Result<Results> compare(const RecipeContext& context, const tune::VisionTask& ta
 
 tune::VisionRun run_of(const RecipeContext& context, std::int64_t epochs, std::int64_t batch,
                        double rate) {
-  tune::VisionRun run{{.head_rate = kHeadRate, .tail_rate = rate, .clip = 100}, epochs, batch};
+  tune::VisionRun run{{.head_rate = kHeadRate, .tail_rate = rate, .clip = 4}, epochs, batch};
   run.options.seed = context.seed;
   return run;
 }

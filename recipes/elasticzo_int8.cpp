@@ -32,7 +32,7 @@ Result<Pair> train(const RecipeContext& context, ThreadPool& pool, const tune::V
   run.options.cut = std::ssize(model.layers) - method.tail;
   run.options.head_rate = 1e-3;
   run.options.tail_rate = 0.1;
-  run.options.clip = 100;
+  run.options.clip = 4;
   run.options.seed = context.seed;
   run.epochs = kEpochs;
   run.batch = kBatch;
