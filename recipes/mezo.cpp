@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "recipes/recipe.h"
 #include "tune/choice_study.h"
@@ -23,7 +22,6 @@ tune::ChoiceRun forward_run(const RecipeContext& context) {
   run.rate = 1e-2;
   run.schedule = "linear";
   run.steps = context.scaled(250, 2);
-  run.batch = 16;
   return run;
 }
 

@@ -4,7 +4,9 @@
                    [--methods lora,full] [--batch 4] [--length 256] [--dtypes float32,bfloat16]
 
 The peer is a Llama of SmolLM2-135M's shape with random weights: transformers and, for LoRA, PEFT
-(rank 16 on all linear layers), fused AdamW, eager; float32, and bfloat16 by autocast. Each
+(rank 16 on all linear layers), fused AdamW, eager; float32, and bfloat16 by autocast. `zo` is a
+plain MeZO step (Malladi et al. 2023): noise added to all weights, taken off twice, put back, two
+forward passes between, and an update; in float32, or with weights in bfloat16. Each
 measurement is a process of its own, so that its peak memory is the operating system's; rounds
 alternate. `--worker` is what these processes run.
 """
@@ -23,6 +25,43 @@ from pathlib import Path
 from typing import Any
 
 Sample = dict[str, float]
+Module = Any  # of torch, which is not there where types are checked
+Tensor = Any
+
+
+def mezo_step(model: Module, tokens: Tensor, seed: int) -> None:
+    """One step of MeZO on all weights, in place, as its authors' program does it."""
+    import torch
+
+    epsilon, rate = 1e-3, 1e-6
+
+    def move(factor: float) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight.add_(noise, alpha=factor)
+
+    move(epsilon)
+    ahead = model(input_ids=tokens, labels=tokens).loss
+    move(-2 * epsilon)
+    behind = model(input_ids=tokens, labels=tokens).loss
+    move(epsilon)
+    move(-rate * float(ahead - behind) / (2 * epsilon))
+
+
+def mezo_seconds(model: Module, tokens: Tensor, steps: int) -> list[float]:
+    """Seconds of each step after the first."""
+    import torch
+
+    model.eval()
+    seconds = []
+    with torch.no_grad():
+        for step in range(steps + 1):
+            start = time.perf_counter()
+            mezo_step(model, tokens, step)
+            if step > 0:
+                seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def worker(method: str, dtype: str, batch: int, length: int, steps: int) -> Sample:
@@ -43,6 +82,13 @@ def worker(method: str, dtype: str, batch: int, length: int, steps: int) -> Samp
         tie_word_embeddings=True,
     )
     model: Any = LlamaForCausalLM(config)
+    tokens = torch.randint(0, 49152, (batch, length))
+    if method == "zo":
+        if dtype == "bfloat16":
+            model = model.to(torch.bfloat16)
+        seconds = mezo_seconds(model, tokens, steps)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"step_seconds": statistics.median(seconds), "peak_bytes": float(peak)}
     if method == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -51,7 +97,6 @@ def worker(method: str, dtype: str, batch: int, length: int, steps: int) -> Samp
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    tokens = torch.randint(0, 49152, (batch, length))
     seconds = []
     for step in range(steps + 1):
         start = time.perf_counter()
@@ -110,7 +155,10 @@ def main() -> None:
     samples: dict[str, list[Sample]] = {}
     for _ in range(arguments.rounds):
         for method in arguments.methods.split(","):
-            samples.setdefault(f"hone {method}", []).append(hone(method, [], arguments))
+            extra = ["--directions", "1", "--layers", "all"] if method == "zo" else []
+            samples.setdefault(f"hone {method}", []).append(hone(method, extra, arguments))
+            if method == "zo":
+                samples.setdefault("hone forward", []).append(hone("forward", [], arguments))
             if method == "full":
                 extra = ["--optimizer", "adamw8", "--update-inside"]
                 samples.setdefault("hone full, adamw8", []).append(hone(method, extra, arguments))

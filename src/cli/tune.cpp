@@ -6,6 +6,37 @@
 namespace hone::cli {
 namespace {
 
+// Of the method zo.
+void declare_forward(tune::JobOptions& job, Arguments& arguments) {
+  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
+                   "of zo: what moves; low-rank is an adapter whose A stays");
+  arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
+                   "of zo: the exact derivative along a direction, or differences of losses");
+  arguments.option("--directions", job.directions, "of zo, tried in a step", Integers{1, 4096});
+  arguments.option("--epsilon", job.epsilon, "of zo: how far pairs and one-sided probes go",
+                   Numbers{0});
+  arguments.choice("--noise", job.noise, {"rademacher", "gaussian"}, "of zo: of the directions");
+  arguments.choice("--shaping", job.shaping, {"mean", "spread", "rank"},
+                   "of zo: derivatives as they are, over their spread, or their ranks alone");
+  arguments.option("--derivative-clip", job.derivative_clip,
+                   "of zo: largest derivative along a direction; 0: none", Numbers{0});
+  arguments.option(
+      "--layers", job.layers,
+      "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");
+  arguments.choice("--factor", job.factor, {"inputs", "random"},
+                   "of zo: A of low-rank, of the layers' own inputs or random");
+  arguments.option("--reward", job.reward,
+                   "of zo: accuracy, f1, or a program that gets answers as JSON lines and prints "
+                   "numbers",
+                   "PROGRAM");
+  arguments.option("--rank-by", job.rank,
+                   "of zo: a program that gets candidates as JSON lines and prints their order",
+                   "PROGRAM");
+  arguments.option("--answer-tokens", job.answer_tokens, "most of an answer that is judged",
+                   Integers{1, 1 << 20});
+  arguments.option("--program-seconds", job.program_seconds, "that a program may take", Numbers{0});
+}
+
 void declare(TuneOptions& options, Arguments& arguments) {
   tune::JobOptions& job = options.job;
   arguments.model(job.model);
@@ -41,13 +72,17 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("--warmup", job.warmup, "part of the run in which the rate rises",
                    Numbers{0, 1});
   arguments.option("--weight-decay", job.weight_decay, "of matrices, decoupled", Numbers{0});
-  arguments.option("--clip", job.clip, "largest norm of the gradient; 0: none", Numbers{0});
+  arguments.option("--clip", job.clip,
+                   "largest norm of the gradient; 0: none; default 1, of zo none", Numbers{0});
   arguments.option("--batch", job.batch, "examples a step", Integers{1, 1 << 20});
   arguments.option("--epochs", job.epochs, "times through the examples", Numbers{0});
   arguments.option("--steps", job.steps, "steps, instead of epochs", Integers{0});
   arguments.option("-l,--length", job.length, "most tokens of an example", Integers{2, 1 << 20});
   arguments.flag("--everything", job.everything, "loss on all tokens, not on answers only");
   arguments.option("-s,--seed", options.seed, "same seed, same bits", Integers{0});
+  arguments.size(
+      "--stream", job.stream,
+      "read the matrices from the file at every step, through a window of so many bytes");
   arguments.option("--memory", options.memory,
                    "most memory of the process, as 2GB; activations are made again, batches split "
                    "and the optimizer's state put into a file until it fits",
@@ -58,33 +93,7 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of products in f32, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
-  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
-                   "of zo: what moves; low-rank is an adapter whose A stays");
-  arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
-                   "of zo: the exact derivative along a direction, or differences of losses");
-  arguments.option("--directions", job.directions, "of zo, tried in a step", Integers{1, 4096});
-  arguments.option("--epsilon", job.epsilon, "of zo: how far pairs and one-sided probes go",
-                   Numbers{0});
-  arguments.choice("--noise", job.noise, {"rademacher", "gaussian"}, "of zo: of the directions");
-  arguments.choice("--shaping", job.shaping, {"mean", "spread", "rank"},
-                   "of zo: derivatives as they are, over their spread, or their ranks alone");
-  arguments.option("--derivative-clip", job.derivative_clip,
-                   "of zo: largest derivative along a direction; 0: none", Numbers{0});
-  arguments.option(
-      "--layers", job.layers,
-      "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");
-  arguments.choice("--factor", job.factor, {"inputs", "random"},
-                   "of zo: A of low-rank, of the layers' own inputs or random");
-  arguments.option("--reward", job.reward,
-                   "of zo: accuracy, f1, or a program that gets answers as JSON lines and prints "
-                   "numbers",
-                   "PROGRAM");
-  arguments.option("--rank-by", job.rank,
-                   "of zo: a program that gets candidates as JSON lines and prints their order",
-                   "PROGRAM");
-  arguments.option("--answer-tokens", job.answer_tokens, "most of an answer that is judged",
-                   Integers{1, 1 << 20});
-  arguments.option("--program-seconds", job.program_seconds, "that a program may take", Numbers{0});
+  declare_forward(job, arguments);
   arguments.flag("--offload", job.offload,
                  "the optimizer's state lies in a file beside the checkpoints: the same bits");
   arguments.option("-j,--threads", job.threads, "threads; 0: all cores", Integers{0, 1024});

@@ -4,7 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "base/checksum.h"
+#include "base/file.h"
 #include "base/random.h"
+#include "runtime/execute.h"
 
 namespace hone::engine {
 namespace {
@@ -100,6 +109,117 @@ TEST(WeightStreamTest, TheWindowThatAnErrorAsksForIsEnough) {
     const std::int64_t enough = stream_detail::enough_window(made.plan);
     EXPECT_TRUE(stream_detail::place(made.plan, made.program, enough).ok());
     EXPECT_TRUE(runs(made));
+  }
+}
+
+// A file of Q8_0 matrices and a program whose steps look at every byte of what they read.
+struct Matrices {
+  std::string path;
+  std::vector<kernels::PackedLayout> layouts;
+  std::vector<std::int64_t> offsets;
+  std::vector<std::vector<std::byte>> packed;
+  ~Matrices() {
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+  }
+
+  explicit Matrices(Random& random, std::size_t count) {
+    path = (std::filesystem::temp_directory_path() / ("hone_stream_" + std::to_string(getpid())))
+               .string();
+    std::string bytes;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int64_t rows = 1 + random.below(100);
+      layouts.push_back(*kernels::packed_layout(DType::kQ8_0, rows, 32 * (1 + random.below(20))));
+      offsets.push_back(static_cast<std::int64_t>(bytes.size()));
+      const std::size_t start = bytes.size();
+      bytes.resize(start + static_cast<std::size_t>(
+                               dtype_bytes(DType::kQ8_0, rows * layouts.back().columns)));
+      for (std::size_t j = start; j < bytes.size(); ++j) {
+        bytes[j] = static_cast<char>(random.below(256));
+      }
+      packed.emplace_back(static_cast<std::size_t>(layouts.back().total_bytes));
+      kernels::pack_panels(layouts.back(),
+                           std::as_bytes(std::span(bytes)).subspan(start, bytes.size() - start), 0,
+                           layouts.back().panels(), packed.back());
+    }
+    EXPECT_TRUE(write_file_atomically(path, bytes).ok());
+  }
+};
+
+TEST(WeightStreamTest, EveryThreadSeesTheBytesOfItsStep) {
+  Random random(9);
+  const Matrices matrices(random, 12);
+  std::int64_t largest = 0;
+  for (const auto& layout : matrices.layouts) largest = std::max(largest, layout.total_bytes);
+  constexpr int kThreads = 3;
+  ThreadPool pool(kThreads);
+  runtime::Workspace workspace;
+  std::vector<runtime::Weight> weights(matrices.layouts.size());
+  std::vector<const runtime::Weight*> pointers;
+  for (const runtime::Weight& weight : weights) pointers.push_back(&weight);
+  WeightStream stream(4 * largest);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    stream.add(weights[i],
+               {"w" + std::to_string(i), matrices.path, matrices.offsets[i], matrices.layouts[i]});
+  }
+  for (int round = 0; round < 60; ++round) {
+    runtime::Program program;
+    program.threads = kThreads;
+    std::vector<std::array<bool, kThreads>> right(40, {false, false, false});
+    for (std::size_t i = 0; i < right.size(); ++i) {
+      runtime::Step step;
+      step.barrier = random.below(5) != 0;
+      const std::size_t which = random.below(static_cast<std::uint32_t>(weights.size()));
+      if (i % 3 != 2) step.weights.push_back({static_cast<std::int32_t>(which), -1});
+      const bool reads = !step.weights.empty();
+      step.run = [&, which, reads, i](const runtime::Frame& frame, runtime::Worker worker) {
+        const auto bytes = reads ? frame.read({runtime::Space::kParameter, which, 0}, worker.thread)
+                                 : std::span<const std::byte>(matrices.packed[which]);
+        right[i][static_cast<std::size_t>(worker.thread)] =
+            std::ranges::equal(bytes, matrices.packed[which]);
+      };
+      program.steps.push_back(std::move(step));
+    }
+    const Status status = runtime::execute(program, {pointers, {}, {}}, pool, workspace);
+    ASSERT_TRUE(status.ok()) << status.error().text();
+    for (std::size_t i = 0; i < right.size(); ++i) {
+      for (const bool each : right[i]) EXPECT_TRUE(each) << "step " << i;
+    }
+    EXPECT_TRUE(weights[0].bytes.empty());  // nothing is left behind a run
+  }
+}
+
+TEST(WeightStreamTest, AFileThatIsTooShortEndsTheRun) {
+  Random random(10);
+  const Matrices matrices(random, 6);
+  std::filesystem::resize_file(matrices.path, static_cast<std::uintmax_t>(matrices.offsets[4]));
+  ThreadPool pool(2);
+  runtime::Workspace workspace;
+  std::vector<runtime::Weight> weights(6);
+  std::vector<const runtime::Weight*> pointers;
+  WeightStream stream(1 << 20);
+  runtime::Program program;
+  program.threads = 2;
+  std::array<std::int64_t, 2> reached = {-1, -1};
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    pointers.push_back(&weights[i]);
+    stream.add(weights[i],
+               {"w" + std::to_string(i), matrices.path, matrices.offsets[i], matrices.layouts[i]});
+    runtime::Step step;
+    step.weights.push_back({static_cast<std::int32_t>(i), -1});
+    step.run = [&, i](const runtime::Frame&, runtime::Worker worker) {
+      reached[static_cast<std::size_t>(worker.thread)] = static_cast<std::int64_t>(i);
+    };
+    program.steps.push_back(std::move(step));
+  }
+  for (int run = 0; run < 20; ++run) {
+    const Status status = runtime::execute(program, {pointers, {}, {}}, pool, workspace);
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, ErrorCode::kIo);
+    EXPECT_NE(status.error().text().find("'w4'"), std::string::npos) << status.error().text();
+    // All threads leave in front of the same step, at the latest that of the missing weight.
+    EXPECT_EQ(reached[0], reached[1]);
+    EXPECT_LE(reached[0], 3);
   }
 }
 

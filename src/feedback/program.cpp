@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,6 +50,15 @@ Result<Pipe> make_pipe() {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     return Error{ErrorCode::kIo, "a pipe cannot be made", "", std::strerror(errno), "", ""};
+  }
+  return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
+}
+
+// For what the program reads: a socket, since writing to a pipe that nobody reads ends the process.
+Result<Pipe> make_input() {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return Error{ErrorCode::kIo, "a socket cannot be made", "", std::strerror(errno), "", ""};
   }
   return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
 }
@@ -143,7 +153,7 @@ bool read_some(const Descriptor& from, std::string& to) {
 
 Result<std::string> ask_program(const std::string& command, std::string_view input,
                                 const ProgramOptions& options) {
-  auto in = make_pipe();
+  auto in = make_input();
   if (!in) return in.error();
   auto out = make_pipe();
   if (!out) return out.error();
@@ -177,7 +187,7 @@ Result<std::string> ask_program(const std::string& command, std::string_view inp
     }
     if (complaint.size() > 2000) complaint.erase(0, complaint.size() - 1000);
     if (waits[2].revents != 0) {
-      const ssize_t count = ::write(in->write.get(), input.data(), input.size());
+      const ssize_t count = ::send(in->write.get(), input.data(), input.size(), MSG_NOSIGNAL);
       if (count > 0) input.remove_prefix(static_cast<std::size_t>(count));
       // It may end without having read all of its input: then its answer counts.
       if ((count < 0 && errno != EAGAIN && errno != EINTR) || input.empty()) in->write.close();

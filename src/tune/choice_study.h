@@ -55,6 +55,7 @@ class ChoiceStudy {
   std::span<const ChoiceExample> training() const { return training_; }
   std::span<const ChoiceExample> test() const { return test_; }
   engine::Session& session() { return *session_; }
+  const ChoiceStudyOptions& options() const { return options_; }
 
   struct Baselines {
     double zero_shot = 0;

@@ -182,6 +182,7 @@ Result<std::unique_ptr<Job>> Job::open(const JobOptions& options, Workers* worke
 
 Status Job::load() {
   engine::SessionOptions how;
+  how.stream = options_.stream;
   how.threads = static_cast<int>(options_.threads);
   how.context = 0;  // the cache serves answers only; pages that nobody touches cost nothing
   how.compile.arithmetic =
@@ -212,6 +213,13 @@ Status Job::load() {
     if (!validation) return validation.error();
     held_out_ = std::move(validation->examples);
   }
+  HONE_RETURN_IF_ERROR(prepare_trained());
+  HONE_RETURN_IF_ERROR(choose_rule());
+  HONE_RETURN_IF_ERROR(choose_feedback());
+  return fit_memory();
+}
+
+Status Job::prepare_trained() {
   auto trained = prepare(*session_, options_.trained_method(session_->config().layers));
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
@@ -232,7 +240,10 @@ Status Job::load() {
     }
     HONE_RETURN_IF_ERROR(set_input_factors(*session_, trained_, some));
   }
+  return {};
+}
 
+Status Job::choose_rule() {
   if (options_.optimizer.empty()) {
     options_.optimizer = options_.forward_only() ? "sgd" : "adamw";
     if (options_.forward_only() && options_.settings.empty()) options_.settings = "momentum=0";
@@ -261,6 +272,8 @@ Status Job::load() {
                                0,      0.0};
   HONE_RETURN_IF_ERROR(optim::check_schedule(trainer_options_.schedule));
   trainer_options_.weight_decay = options_.weight_decay;
+  // An estimate's length says little of the gradient's: its rate is chosen without a limit.
+  if (options_.clip < 0) options_.clip = options_.forward_only() ? 0 : 1;
   trainer_options_.clip = options_.clip;
   trainer_options_.batch = options_.batch;
   trainer_options_.seed = options_.seed;
@@ -268,6 +281,11 @@ Status Job::load() {
   trainer_options_.rounding = rounding_pass(options_.rounding);
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
+  return {};
+}
+
+// Gradients need nothing more.
+Status Job::choose_feedback() {
   if (options_.forward_only()) {
     const auto forward = options_.forward_options();
     if (!forward) return forward.error();
@@ -282,7 +300,7 @@ Status Job::load() {
                  "--method zo",
                  ""};
   }
-  return fit_memory();
+  return {};
 }
 
 // All ranks must mean the same run: they exchange numbers alone.

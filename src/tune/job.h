@@ -33,7 +33,7 @@ struct JobOptions {
   std::string schedule = "linear";
   double warmup = 0.05;  // part of the run
   double weight_decay = 0;
-  double clip = 1;
+  double clip = -1;        // below 0: 1, of forward passes none
   std::int64_t batch = 8;  // examples a step
   double epochs = 3;
   std::int64_t steps = 0;     // instead of epochs, if positive
@@ -42,6 +42,7 @@ struct JobOptions {
   std::uint64_t seed = 1;
   std::int64_t memory = 0;  // most bytes of the whole process; 0: four fifths of what is free
   std::int64_t threads = 0;
+  std::int64_t stream = 0;          // engine::SessionOptions::stream; changes no result
   std::string arithmetic = "int8";  // of products with quantized weights: int8, float
   std::string rounding = "none";    // of products with f32 weights: none, bf16, int8
   bool update_inside = false;
@@ -121,6 +122,9 @@ class Job {
   Job(JobOptions options, Workers* workers) : options_(std::move(options)), workers_(workers) {}
   Status join();
   Status load();
+  Status prepare_trained();
+  Status choose_rule();
+  Status choose_feedback();
   Status make_trainer(std::int64_t kept_bytes, std::int64_t micro_tokens);
   Status fit_memory();
   Status make_judge();

@@ -25,6 +25,7 @@ std::string golden_prompt(const std::string& name) {
 std::unique_ptr<Session> open(const std::string& model, std::int64_t context = 0) {
   engine::SessionOptions options = exact();
   options.context = context;
+  options.budget = 4 * context;
   auto session = Session::open(model, options);
   EXPECT_TRUE(session.ok()) << session.error().text();
   return session ? *std::move(session) : nullptr;

@@ -47,7 +47,6 @@ class ForwardTest(test_tuning.Case):
     def test_the_loss_falls_and_the_adapter_serves(self) -> None:
         for rate, *words in (
             (0.02,),
-            (0.3, "--perturb", "lora", "--clip", 0),
             (0.02, "--probe", "pair"),
             (0.02, "--shaping", "spread"),
         ):
