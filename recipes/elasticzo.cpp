@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kFolder = "/usr/share/datasets/fashion-mnist";  // Debian's package
 constexpr std::int64_t kPoints = 64;
-constexpr double kHeadRate = 2e-4;
+constexpr double kHeadRate = 1e-3;
 
 constexpr std::array kNames = {"Full BP", "Full ZO", "Cls1", "Cls2"};
 constexpr std::array<std::int64_t, 4> kTails = {-1, 0, 1, 2};  // layers by backpropagation
@@ -27,7 +27,7 @@ Result<Results> compare(const RecipeContext& context, const tune::VisionTask& ta
 
 tune::VisionRun run_of(const RecipeContext& context, std::int64_t epochs, std::int64_t batch,
                        double rate) {
-  tune::VisionRun run{{.head_rate = kHeadRate, .tail_rate = rate, .clip = 100}, epochs, batch};
+  tune::VisionRun run{{.head_rate = kHeadRate, .tail_rate = rate, .clip = 4}, epochs, batch};
   run.options.seed = context.seed;
   return run;
 }
@@ -88,7 +88,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   if (train && test) {
     const tune::VisionTask task{
         "LeNet-5, Fashion-MNIST", tune::lenet5(), image_data(*train, context.scaled(20'000, 128)),
-        image_data(*test, context.scaled(10'000, 100)), run_of(context, 10, 64, 0.1)};
+        image_data(*test, context.scaled(10'000, 100)), run_of(context, 10, 32, 0.1)};
     const auto results = compare(context, task, nullptr);
     if (!results) return results.error();
     add_rows(report, task, *results);

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "base/random.h"
 #include "tune/vision_data.h"
 
 namespace hone::tune {

@@ -20,7 +20,7 @@ struct IntegerOptions {
   std::size_t cut = kLayers;   // layers by pairs of passes; the last one or two learn backwards
   std::int32_t largest = 15;   // of the probe, of 127
   std::int32_t zeros = 21627;  // part of the probe that is 0, times 2^16
-  std::int32_t bits = 1;       // of a step of the head
+  std::int32_t bits = 3;       // of a step of the head
   std::int32_t tail_bits = 2;  // of the largest step of a tail's layer
   std::uint64_t seed = 1;
 };

@@ -197,7 +197,7 @@ TEST(IntegerLeNet, EqualsPlainLoops) {
 
 TEST(IntegerLeNet, SameSeedSameBitsAndOnlySmallSteps) {
   const Examples data = examples(20);
-  IntegerLeNet first({.cut = 4}), second({.cut = 4});
+  IntegerLeNet first({.cut = 4, .bits = 1}), second({.cut = 4, .bits = 1});
   const std::vector<std::int8_t> before(first.weights(2).begin(), first.weights(2).end());
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(first.step(data.images, data.targets), second.step(data.images, data.targets));

@@ -40,6 +40,13 @@ Status Network::add(const std::string& name, ir::Shape shape, std::vector<float>
                  fmt::format("{}", elements_of(shape)),
                  ""};
   }
+  // Programs keep where a parameter's values are.
+  const auto found = parameters_.find(name);
+  if (found != parameters_.end() && found->second->shape == shape) {
+    std::ranges::copy(values, found->second->values.begin());
+    return {};
+  }
+  if (found != parameters_.end()) programs_.clear();
   auto parameter = std::make_unique<Parameter>();
   parameter->shape = std::move(shape);
   parameter->values = std::move(values);

@@ -24,7 +24,8 @@ class Network {
  public:
   explicit Network(ThreadPool& pool) : pool_(pool) {}
 
-  // A parameter in f32, row-major. kInvalidArgument where the values do not fill the shape.
+  // A parameter in f32, row-major; one that is there gets the values. kInvalidArgument where they
+  // do not fill the shape.
   Status add(const std::string& name, ir::Shape shape, std::vector<float> values);
   // Adds every parameter of a graph that is not there yet: vectors whose name has "norm" are ones,
   // other vectors zeros, matrices normal with the standard deviation `deviation`, drawn from the
