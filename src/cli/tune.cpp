@@ -15,14 +15,17 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("-o,--output", options.output,
                    "the adapter: a name ending in .gguf, or a PEFT folder", "PATH");
   arguments.choice(
-      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head", "zo"},
+      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head", "scale", "zo"},
       "what is trained: low-rank matrices beside the weights, the same on sums of "
-      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix; zo: by "
+      "blocks (merges exactly), with magnitudes apart, all weights, the output matrix, the "
+      "quantization scales (a model of the same size comes out); zo: by "
       "forward passes alone, in the memory of inference");
   arguments.option("--modules", job.method.modules,
                    "weights that get adapters: q,k,v,o,gate,up,down, attn, mlp, all, or an "
                    "expression",
                    "WORDS");
+  arguments.choice("--view", job.method.view, {"tied", "scale", "minimum"},
+                   "of scale: what a factor is of");
   arguments.option("--rank", job.method.rank, "of the low-rank matrices", Integers{1, 1024});
   arguments.option("--alpha", job.method.alpha, "the adapter counts alpha / rank", Numbers{0});
   arguments.option("--dropout", job.method.dropout, "chance of dropping an adapter's input",
@@ -53,7 +56,7 @@ void declare(TuneOptions& options, Arguments& arguments) {
                    "of products in f32, forward and backward");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
-  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "full", "head"},
+  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "full", "head", "scale"},
                    "of zo: what moves; low-rank is an adapter whose A stays");
   arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
                    "of zo: the exact derivative along a direction, or differences of losses");

@@ -31,6 +31,7 @@ void each_option(Options& o, Visit visit) {
   visit("rank", o.method.rank);
   visit("alpha", o.method.alpha);
   visit("dropout", o.method.dropout);
+  visit("view", o.method.view);
   visit("optimizer", o.optimizer);
   visit("settings", o.settings);
   visit("learning_rate", o.learning_rate);
@@ -144,7 +145,8 @@ Result<feedback::ForwardOptions> JobOptions::forward_options() const {
 double default_learning_rate(const std::string& method, const std::string& optimizer) {
   // Adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA without regret");
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
-  const double base = trains_adapter(method) ? 1e-3 : 1e-4;
+  // A scale's factor is relative, and few numbers carry all of a change.
+  const double base = trains_adapter(method) || method == "scale" ? 1e-3 : 1e-4;
   if (optimizer.starts_with("lion")) return base / 5;
   if (optimizer == "sgd") return base * 100;
   return base;
