@@ -297,7 +297,7 @@ Status write_model(const Trained& trained, const engine::Session& session,
                      tensor.dtype,
                      tensor.shape,
                      {},
-                     [&trained, &session, index](const formats::Append& append) {
+                     [&trained, &session, index](const Append& append) {
                        return append(scaled_bytes(trained, session, index));
                      }});
     } else if (found != trained.tensors.end()) {

@@ -202,7 +202,7 @@ TEST(TuneScales, TheFileIsTheModelButForF16) {
       const double plain = trial.loss(*trial.session, false);
       const double beside = trial.loss(*trial.session, true);
       const double after = trial.loss(*written, false);
-      EXPECT_GT(std::abs(beside - plain), 0.01);
+      EXPECT_GT(std::abs(beside - plain), 1e-3);
       // Each weight is off by 2^-11 of its scale's part at most, at random.
       EXPECT_NEAR(after, beside, 2e-3) << dtype_name(dtype) << ", " << view;
       // Shown in the session itself, the same; then back.
