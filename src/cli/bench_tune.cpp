@@ -48,7 +48,7 @@ Result<Steps> run_steps(tune::Trainer& trainer, std::span<const tune::Example> e
 
 void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.choice("--method", options.method,
-                   {"lora", "pooled", "dora", "full", "head", "prompt", "zo", "forward"},
+                   {"lora", "pooled", "dora", "full", "head", "prompt", "scale", "zo", "forward"},
                    "what is trained, for tune");
   arguments.option("--optimizer", options.optimizer, "update rule, for tune", "NAME");
   arguments.option("--batch", options.batch, "sequences a step, for tune", Integers{1, 4096});
@@ -57,7 +57,8 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.option("--steps", options.steps, "steps that are counted, for tune",
                    Integers{1, 100000});
   arguments.option("--rank", options.rank, "of adapters, for tune", Integers{1, 1024});
-  arguments.choice("--perturb", options.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
+  arguments.choice("--perturb", options.perturb,
+                   {"low-rank", "lora", "pooled", "prompt", "scale", "full"},
                    "what zo moves, for tune");
   arguments.choice("--probe", options.probe, {"tangent", "pair", "one-sided"},
                    "how zo tries a direction, for tune");

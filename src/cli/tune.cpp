@@ -8,7 +8,8 @@ namespace {
 
 // Of the method zo.
 void declare_forward(tune::JobOptions& job, Arguments& arguments) {
-  arguments.choice("--perturb", job.perturb, {"low-rank", "lora", "pooled", "prompt", "full"},
+  arguments.choice("--perturb", job.perturb,
+                   {"low-rank", "lora", "pooled", "prompt", "scale", "full"},
                    "of zo: what moves; low-rank is an adapter whose A stays");
   arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
                    "of zo: the exact derivative along a direction, or differences of losses");
@@ -46,14 +47,18 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.option("-o,--output", options.output,
                    "the adapter: a name ending in .gguf, or a PEFT folder", "PATH");
   arguments.choice(
-      "--method", job.method.method, {"lora", "pooled", "dora", "full", "head", "prompt", "zo"},
+      "--method", job.method.method,
+      {"lora", "pooled", "dora", "full", "head", "prompt", "scale", "zo"},
       "what is trained: low-rank matrices beside the weights, the same on sums of blocks (merges "
       "exactly), with magnitudes apart, all weights, the output matrix, virtual tokens in front of "
-      "the text; zo: by forward passes alone, in the memory of inference");
+      "the text, the quantization scales (a model of the same size comes out); zo: by forward "
+      "passes alone, in the memory of inference");
   arguments.option("--modules", job.method.modules,
                    "weights that get adapters: q,k,v,o,gate,up,down, attn, mlp, all, or an "
                    "expression",
                    "WORDS");
+  arguments.choice("--view", job.method.view, {"tied", "scale", "minimum"},
+                   "of scale: what a factor is of");
   arguments.option("--rank", job.method.rank, "of the low-rank matrices", Integers{1, 1024});
   arguments.option("--alpha", job.method.alpha, "the adapter counts alpha / rank", Numbers{0});
   arguments.option("--dropout", job.method.dropout, "chance of dropping an adapter's input",

@@ -150,6 +150,8 @@ Status answer_all(tune::Job& job, std::vector<Answered>& answers, bool after, Ou
       HONE_RETURN_IF_ERROR(session.weights().changed(tensor.name));
     }
   }
+  const bool scales = after && job.trained().options.method == "scale";
+  if (scales) HONE_RETURN_IF_ERROR(tune::show_scales(job.trained(), session, true));
   session.weights_changed();
   output.note(after ? "answering again" : "answering before");
   for (Answered& each : answers) {
@@ -172,6 +174,7 @@ Status answer_all(tune::Job& job, std::vector<Answered>& answers, bool after, Ou
     if (!made) return made.error();
     (after ? each.after : each.before) = made->text;
   }
+  if (scales) HONE_RETURN_IF_ERROR(tune::show_scales(job.trained(), session, false));
   if (adapter) {
     session.detach();
     job.trained().write_back(*adapter);  // attaching put the scale into B

@@ -23,6 +23,11 @@ struct GemmMatrix {
   std::int64_t columns = 0;
   bool packed = false;  // rows16 (packed.h); else row-major, as in a file
   std::span<const std::byte> bytes;
+  // Of scaled weights: each is multiplied by factor_base plus its factor, (rows, columns /
+  // factor_columns); factor_columns is a multiple of 32. None: as they are.
+  const float* factors = nullptr;
+  std::int64_t factor_columns = 0;
+  float factor_base = 0;
 };
 
 // B borders of shares lie at multiples of this, the columns of a unit of packed weights.

@@ -238,6 +238,36 @@ inline void fill_from_file(const GemmMatrix& matrix, bool transposed, const Gemm
   clear_edge(block);
 }
 
+// What is in the block times the factors: those of a tile's columns are one where columns are
+// columns of the weight, and stay for some depths where they are its rows.
+inline void scale_block(const GemmMatrix& matrix, bool transposed, const GemmBlock& block) {
+  const std::int64_t each = matrix.factor_columns;
+  const std::int64_t pitch = matrix.columns / each;
+  const auto factor = [&](std::int64_t row, std::int64_t column) {
+    return matrix.factor_base + matrix.factors[row * pitch + column / each];
+  };
+  for (std::int64_t column = 0; column < block.columns; column += kTileColumns) {
+    const std::int64_t count = std::min(kTileColumns, block.columns - column);
+    float by[kTileColumns] = {};
+    for (std::int64_t d = 0; d < block.depth; ++d) {
+      if (!transposed) {
+        std::fill_n(by, kTileColumns, factor(block.first_depth + d, block.first_column + column));
+      } else if (d == 0 || (block.first_depth + d) % each == 0) {
+        for (std::int64_t i = 0; i < count; ++i) {
+          by[i] = factor(block.first_column + column + i, block.first_depth + d);
+        }
+      }
+      float* at = block.at(d, column);
+      HONE_UNROLL for (int v = 0; v < kTileVectors; ++v) {
+        float* to = at + v * static_cast<std::ptrdiff_t>(kLanes);
+        hn::StoreU(hn::Mul(hn::LoadU(F32(), to),
+                           hn::LoadU(F32(), by + v * static_cast<std::ptrdiff_t>(kLanes))),
+                   F32(), to);
+      }
+    }
+  }
+}
+
 inline void fill_block(const GemmTask& task, const PackedLayout* layout, const GemmBlock& block) {
   if (layout == nullptr) {
     fill_from_file(task.b, task.b_transposed, block);
@@ -246,6 +276,7 @@ inline void fill_block(const GemmTask& task, const PackedLayout* layout, const G
   } else {
     fill_from_packed(*layout, task.b.bytes.data(), block);
   }
+  if (task.b.factors != nullptr) scale_block(task.b, task.b_transposed, block);
 }
 
 // The accumulators of a tile.

@@ -43,6 +43,9 @@ struct MatmulTask {
   const float* bias = nullptr;      // (rows) or none
   const float* residual = nullptr;  // y[n][row] is added to residual[n * residual_stride + row];
   std::size_t residual_stride = 0;  // may be out itself
+  // Of matmul_int8: every block's scale and minimum times a factor of its own, (panel_count, blocks
+  // of a row, 16); none: as they are. The scale's product is rounded to 22 bits.
+  const float* factors = nullptr;
 };
 
 // Block-quantized weights times 8-bit activations. Per block of columns: an exact integer dot

@@ -97,6 +97,12 @@ inline void float_panels(const MatmulTask& task, const MatmulTask* up, Activatio
 
 }  // namespace
 
+void decode_weights(const PackedLayout& layout, std::span<const std::byte> weights,
+                    std::int64_t panel, std::int64_t first_column, int columns,
+                    std::span<float> out) {
+  decode_panel(layout, weights.data(), panel, first_column, columns, out.data(), kPanelRows);
+}
+
 void f32_matmul(const MatmulTask& task) { float_panels(task, nullptr, Activation::kSilu); }
 
 void f32_matmul_gated(const MatmulTask& gate, const MatmulTask& up, Activation activation) {

@@ -201,7 +201,7 @@ __attribute__((noinline)) void direct_tile(const PanelBytes* panels, const Matmu
 }
 
 // The units [first_unit, first_unit + units) of kTilePanels panels.
-template <typename F>
+template <typename F, bool kScaled>
 __attribute__((noinline)) void unpack_units(const PanelBytes* panels, std::int64_t first_unit,
                                             int units, Prefetch asked, Unpacked& to) {
   for (int p = 0; p < kTilePanels; ++p) {
@@ -214,8 +214,12 @@ __attribute__((noinline)) void unpack_units(const PanelBytes* panels, std::int64
         store_codes(F::template quad<kQuad>(codes), to.codes[p][unit][kQuad]);
       });
       for (int block = unit * F::kBlocks; block < (unit + 1) * F::kBlocks; ++block) {
-        keep_scales<F>(F::block_scales(panels[p].scales, first_unit * F::kBlocks + block),
-                       to.scales[p][block]);
+        const std::int64_t index = first_unit * F::kBlocks + block;
+        BlockScales scales = F::block_scales(panels[p].scales, index);
+        if constexpr (kScaled) {
+          scales = times_factor<F>(scales, load_floats(panels[p].factors + index * kPanelRows));
+        }
+        keep_scales<F>(scales, to.scales[p][block]);
       }
       codes += F::kLines * kLineBytes;
     }
@@ -314,8 +318,9 @@ struct TokenGroup {
 };
 
 // A group of few tiles works from the packed weights alone: of two, the second finds the panel in
-// the first-level cache. With more, its tiles share what is unpacked once, some columns at a time.
-template <typename F>
+// the first-level cache. With more, its tiles share what is unpacked once, some columns at a time;
+// so do those of a scaled product always, whose factors then cost nothing a token.
+template <typename F, bool kScaled>
 void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGroup& group, int tile,
                std::int64_t first_unit, int units, const float* terms, Unpacked& unpacked,
                const float* before, const Target& after) {
@@ -329,6 +334,18 @@ void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGrou
       terms + 3 * F::kBlocks * (begin * (columns / kUnitColumns) + first_unit * count);
   const std::int8_t* activations =
       task.int8.codes + (group.first + begin) * columns + first_unit * kUnitColumns;
+  const auto shared = [&]<int kTokens>() {
+    chunk_tile<kBits, F::kMinimum, F::kBlocks, kTilePanels, kTokens>(
+        unpacked, units, columns, activations, tile_terms, first_unit == 0, before, after);
+  };
+  if constexpr (kScaled) {
+    if (tile == 0) {
+      unpack_units<F, true>(panels, first_unit, units, prefetch_of(task.layout, first_unit, 0, 1),
+                            unpacked);
+    }
+    visit_count<1, kTileTokens>(count, shared);
+    return;
+  }
   const auto direct = [&]<int kPanels, int kTokens, bool kKeep>() {
     const int sharers = kKeep ? 1 : group.tiles;
     direct_tile<F, kPanels, kTokens, kKeep>(
@@ -354,16 +371,13 @@ void tile_sums(const MatmulTask& task, const PanelBytes* panels, const TokenGrou
       return;
     }
   } else if (tile == 0) {
-    unpack_units<F>(panels, first_unit, units, prefetch_of(task.layout, first_unit, 0, 1),
-                    unpacked);
+    unpack_units<F, false>(panels, first_unit, units, prefetch_of(task.layout, first_unit, 0, 1),
+                           unpacked);
   }
-  visit_count<kLeastShared, kTileTokens>(count, [&]<int kTokens>() {
-    chunk_tile<kBits, F::kMinimum, F::kBlocks, kTilePanels, kTokens>(
-        unpacked, units, columns, activations, tile_terms, first_unit == 0, before, after);
-  });
+  visit_count<kLeastShared, kTileTokens>(count, shared);
 }
 
-template <typename F>
+template <typename F, bool kScaled>
 void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activation) {
   alignas(64) Terms terms;
   alignas(64) float sums[2 * kPanelStride];
@@ -379,25 +393,29 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
     group.tokens = static_cast<int>(task.tokens * (std::int64_t{g} + 1) / groups - group.first);
     // A few tokens more than a tile: one panel at a time, so that weights still come from memory
     // once and without a pause.
-    const bool wide = group.tokens > kTileTokens && group.tokens <= kWideTokens;
+    const bool wide = !kScaled && group.tokens > kTileTokens && group.tokens <= kWideTokens;
     const int tile_panels = wide ? 1 : kTilePanels;
     group.tiles = wide ? 1 : (group.tokens + kTileTokens - 1) / kTileTokens;
     for (int tile = 0; tile < group.tiles; ++tile) {
       fill_terms(task.layout, task.int8, group.first + group.begin(tile), group.count(tile),
                  terms.values + 3 * group.begin(tile) * blocks);
     }
-    const std::int64_t chunks =
-        group.tiles <= kDirectTiles ? 1 : (units + kChunkUnits - 1) / kChunkUnits;
+    const bool whole = !kScaled && group.tiles <= kDirectTiles;
+    const std::int64_t chunks = whole ? 1 : (units + kChunkUnits - 1) / kChunkUnits;
     const std::int64_t step = up == nullptr ? 2 : 1;
     for (std::int64_t i = 0; i < task.panel_count; i += step) {
       const std::int64_t panel = task.first_panel + i;
       const std::byte* weights = task.weights.data();
       const bool two = up != nullptr || i + 1 < task.panel_count;
       // A single last panel is computed twice: cheaper than tiles of another shape would be worth.
-      const PanelBytes panels[2] = {
-          panel_bytes(task.layout, weights, panel),
-          up != nullptr ? panel_bytes(up->layout, up->weights.data(), panel)
-                        : panel_bytes(task.layout, weights, two ? panel + 1 : panel)};
+      PanelBytes panels[2] = {panel_bytes(task.layout, weights, panel),
+                              up != nullptr
+                                  ? panel_bytes(up->layout, up->weights.data(), panel)
+                                  : panel_bytes(task.layout, weights, two ? panel + 1 : panel)};
+      if constexpr (kScaled) {
+        panels[0].factors = task.factors + i * blocks * kPanelRows;
+        panels[1].factors = panels[0].factors + (two ? blocks * kPanelRows : 0);
+      }
       const bool straight = plain && two && (panel + 2) * kPanelRows <= task.layout.rows;
       for (int slot = 0; slot < (two ? 2 : 1); slot += tile_panels) {
         const bool last_slot = !two || slot + tile_panels == 2;
@@ -414,8 +432,8 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
               const auto stride = static_cast<std::int64_t>(task.out_stride);
               after = {task.out + token * stride + (panel + slot) * kPanelRows, kPanelRows, stride};
             }
-            tile_sums<F>(task, panels + slot, group, tile, unit, chunk_units, terms.values,
-                         unpacked, before, after);
+            tile_sums<F, kScaled>(task, panels + slot, group, tile, unit, chunk_units, terms.values,
+                                  unpacked, before, after);
             // While the next tile computes, the stores of this one drain.
             if (last && last_slot && !straight) {
               finish_tile(task, up, activation, panel, two ? 2 : 1, token, group.count(tile),
@@ -431,12 +449,14 @@ void int8_panels(const MatmulTask& task, const MatmulTask* up, Activation activa
 }  // namespace
 
 void int8_matmul(const MatmulTask& task) {
-  visit_format(task.layout,
-               [&]<typename F>(F) { int8_panels<F>(task, nullptr, Activation::kSilu); });
+  visit_format(task.layout, [&]<typename F>(F) {
+    if (task.factors != nullptr) return int8_panels<F, true>(task, nullptr, Activation::kSilu);
+    int8_panels<F, false>(task, nullptr, Activation::kSilu);
+  });
 }
 
 void int8_matmul_gated(const MatmulTask& gate, const MatmulTask& up, Activation activation) {
-  visit_format(gate.layout, [&]<typename F>(F) { int8_panels<F>(gate, &up, activation); });
+  visit_format(gate.layout, [&]<typename F>(F) { int8_panels<F, false>(gate, &up, activation); });
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE

@@ -92,10 +92,23 @@ struct Format {
   }
 };
 
+// scale * kOffset has to stay exact: the scale's product is rounded to 22 bits (Veltkamp 1968: x
+// times 2^2 + 1, and back), which leaves scales of 19 bits times 1 as they are.
+template <typename F>
+HONE_INLINE BlockScales times_factor(BlockScales block, Floats factor) {
+  const Floats scale = multiply(block.scale, factor);
+  const Floats five = multiply(scale, splat(5.0F));
+  block.scale = subtract(five, subtract(five, scale));
+  block.offset = multiply(block.scale, splat(kOffset));
+  if constexpr (F::kMinimum) block.minimum = multiply(block.minimum, factor);
+  return block;
+}
+
 // A panel's place in memory.
 struct PanelBytes {
   const std::byte* scales;
   const std::byte* codes;
+  const float* factors = nullptr;  // (blocks of a row, 16), of a scaled product
 };
 
 HONE_INLINE PanelBytes panel_bytes(const PackedLayout& layout, const std::byte* weights,

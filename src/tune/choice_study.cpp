@@ -184,6 +184,7 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
   const auto scores = score_choices(forward, test_);
   if (!scores) return scores.error();
   outcome.test = *scores;
+  outcome.trained = std::make_shared<const Trained>(*trained);
   return outcome;
 }
 

@@ -44,7 +44,8 @@ struct ChoiceOutcome {
   double seconds = 0;        // of all steps
   double planned_bytes = 0;  // activations, work, directions and what is trained
   std::int64_t clipped = 0, skipped = 0;
-  std::vector<double> losses;  // of each step
+  std::vector<double> losses;              // of each step
+  std::shared_ptr<const Trained> trained;  // in the session's memory, until the next run
 };
 
 class ChoiceStudy {

@@ -35,6 +35,7 @@ void each_option(Options& o, Visit visit) {
   visit("dropout", o.method.dropout);
   visit("virtual_tokens", o.method.virtual_tokens);
   visit("prompt_text", o.method.prompt_text);
+  visit("view", o.method.view);
   visit("optimizer", o.optimizer);
   visit("settings", o.settings);
   visit("learning_rate", o.learning_rate);
@@ -165,8 +166,9 @@ double default_learning_rate(const std::string& method, const std::string& optim
   // Lion a third to a tenth of AdamW's (Chen et al. 2023, section 5); Muon's is of the matrix norm.
   // Forward passes: measured on SST-2 (docs/log.md); a rule that normalizes takes adapters' rates.
   if (method == "zo" && optimizer == "sgd") return 2e-3;
-  // A soft prompt's few numbers take more still.
-  const bool adapts = trains_adapter(method) || method == "zo";
+  // A soft prompt's few numbers take more still; a scale's factor is relative, and few numbers
+  // carry all of a change.
+  const bool adapts = trains_adapter(method) || method == "zo" || method == "scale";
   const double base = method == "prompt" ? 1e-2 : adapts ? 1e-3 : 1e-4;
   if (optimizer.starts_with("lion")) return base / 5;
   if (optimizer == "sgd") return base * 100;

@@ -13,8 +13,10 @@
 #include "formats/gguf.h"
 #include "formats/tokenizer.h"
 #include "passes/transform/lora.h"
+#include "passes/transform/scales.h"
 #include "passes/transform/soft_prompt.h"
 #include "quant/codec.h"
+#include "quant/scales.h"
 
 namespace hone::tune {
 namespace {
@@ -221,6 +223,53 @@ Status prepare_weights(Trained& trained, engine::Session& session) {
   return {};
 }
 
+Result<passes::ScaleView> view_named(std::string_view name) {
+  if (name == "tied") return passes::ScaleView::kTied;
+  if (name == "scale") return passes::ScaleView::kScale;
+  if (name == "minimum") return passes::ScaleView::kMinimum;
+  return Error{ErrorCode::kInvalidArgument, "a scale has no such view", "--view",
+               std::string(name),           "tied, scale or minimum",   ""};
+}
+
+// A view of one part needs blocks of 32 that have both.
+bool fits_view(passes::ScaleView view, DType dtype) {
+  return view == passes::ScaleView::kTied || dtype == DType::kQ4_1 || dtype == DType::kQ5_1;
+}
+
+Status prepare_scales(Trained& trained, engine::Session& session) {
+  const auto view = view_named(trained.options.view);
+  if (!view) return view.error();
+  const auto weights = engine::select_modules(session.source(), trained.options.modules);
+  if (!weights) return weights.error();
+  passes::ScaleOptions scales;
+  scales.view = *view;
+  scales.writable = true;
+  for (const std::string& name : *weights) {
+    const formats::TensorRecord* tensor = session.source().find(name);
+    if (tensor == nullptr || !quant::scale_places(tensor->dtype)) continue;
+    if (!fits_view(*view, tensor->dtype)) {
+      return Error{
+          ErrorCode::kUnsupported, fmt::format("'{}' has no minimum to tell from its scale", name),
+          session.source().path(), std::string(dtype_name(tensor->dtype)),
+          "q4_1 or q5_1",          "--view tied"};
+    }
+    const ir::Shape shape = {tensor->shape[0], tensor->shape[1] / dtype_info(tensor->dtype).block};
+    std::vector<float> values(static_cast<std::size_t>(shape[0] * shape[1]), 0.0F);
+    HONE_RETURN_IF_ERROR(add_tensor(trained, session, passes::scales_name(name), shape, values));
+    if (*view != passes::ScaleView::kTied) {
+      quant::read_minimums(tensor->dtype, tensor->data, values);
+      const auto added = add(session, passes::minimums_name(name), shape, values);
+      if (!added) return added.error();
+    }
+    scales.weights.push_back(name);
+  }
+  trained.weights = scales.weights;
+  trained.tensors_each = 1;
+  trained.adapt = [scales](const ir::Graph& graph) { return passes::add_scales(graph, scales); };
+  trained.adapt_exactly = trained.adapt;
+  return {};
+}
+
 }  // namespace
 
 bool trains_adapter(std::string_view method) {
@@ -258,19 +307,24 @@ Result<Trained> prepare(engine::Session& session, const MethodOptions& options) 
     status = prepare_adapter(trained, session);
   } else if (options.method == "full" || options.method == "head") {
     status = prepare_weights(trained, session);
+  } else if (options.method == "scale") {
+    status = prepare_scales(trained, session);
   } else {
     return Error{ErrorCode::kInvalidArgument,
                  "there is no such way to tune",
                  "--method",
                  options.method,
-                 "lora, pooled, dora, full, head or prompt",
+                 "lora, pooled, dora, full, head, prompt or scale",
                  ""};
   }
   if (!status.ok()) return status.error();
   if (trained.parameters() == 0) {
-    return Error{
-        ErrorCode::kInvalidArgument,  "nothing would be trained",    "--modules", options.modules,
-        "modules that the model has", "see `hone inspect --tensors`"};
+    return Error{ErrorCode::kInvalidArgument,
+                 "nothing would be trained",
+                 "--modules",
+                 options.modules,
+                 "modules that the model has (of scale, block-quantized ones)",
+                 "see `hone inspect --tensors`"};
   }
   return trained;
 }
@@ -321,9 +375,20 @@ Status write_model(const Trained& trained, const engine::Session& session,
   const auto add_own = [&](const TrainedTensor& tensor) {
     out.push_back({tensor.name, DType::kF32, tensor.shape, std::as_bytes(tensor.values), nullptr});
   };
+  const bool scales = trained.options.method == "scale";
   for (const formats::TensorRecord& tensor : session.source().tensors()) {
     const auto found = own(tensor.name);
-    if (found != trained.tensors.end()) {
+    const auto scaled = std::ranges::find(trained.weights, tensor.name);
+    if (scales && scaled != trained.weights.end()) {
+      const auto index = static_cast<std::size_t>(scaled - trained.weights.begin());
+      out.push_back({tensor.name,
+                     tensor.dtype,
+                     tensor.shape,
+                     {},
+                     [&trained, &session, index](const Append& append) {
+                       return append(scaled_bytes(trained, session, index));
+                     }});
+    } else if (found != trained.tensors.end()) {
       add_own(*found);
     } else {
       out.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.data, nullptr});
@@ -331,9 +396,30 @@ Status write_model(const Trained& trained, const engine::Session& session,
   }
   // A head of its own, where the model had it tied to the embedding.
   for (const TrainedTensor& tensor : trained.tensors) {
-    if (session.source().find(tensor.name) == nullptr) add_own(tensor);
+    if (!scales && session.source().find(tensor.name) == nullptr) add_own(tensor);
   }
   return formats::write_gguf(path, *metadata, out);
+}
+
+std::vector<std::byte> scaled_bytes(const Trained& trained, const engine::Session& session,
+                                    std::size_t index) {
+  const formats::TensorRecord& tensor = *session.source().find(trained.weights[index]);
+  const quant::ScalePart part = trained.options.view == "scale"     ? quant::ScalePart::kScale
+                                : trained.options.view == "minimum" ? quant::ScalePart::kMinimum
+                                                                    : quant::ScalePart::kBoth;
+  std::vector<std::byte> out(tensor.data.size());
+  quant::multiply_scales(tensor.dtype, part, tensor.data, trained.tensors[index].values, out);
+  return out;
+}
+
+Status show_scales(const Trained& trained, engine::Session& session, bool on) {
+  for (std::size_t i = 0; i < trained.weights.size(); ++i) {
+    const std::string& name = trained.weights[i];
+    const auto bytes = on ? scaled_bytes(trained, session, i) : std::vector<std::byte>();
+    HONE_RETURN_IF_ERROR(session.weights().patch(
+        name, on ? std::span<const std::byte>(bytes) : session.source().find(name)->data));
+  }
+  return {};
 }
 
 }  // namespace hone::tune

@@ -17,8 +17,8 @@
 namespace hone::tune {
 
 struct MethodOptions {
-  std::string method = "lora";  // lora, pooled, dora, full, head, prompt
-  std::string modules = "all";  // of adapters: engine::select_modules
+  std::string method = "lora";  // lora, pooled, dora, full, head, prompt, scale
+  std::string modules = "all";  // of adapters and scales: engine::select_modules
   std::int64_t rank = 16;
   double alpha = 32;  // the adapter's part is multiplied by alpha / rank
   std::uint64_t seed = 1;
@@ -29,6 +29,9 @@ struct MethodOptions {
   std::string prompt_text = {};
   std::int64_t layers = 0;  // adapters stand in the last so many layers alone; 0: in all
   bool fixed_a = false;     // B alone changes: forward passes have less to find out
+  // Of scale, what a factor is of: tied (scale and minimum), scale or minimum
+  // (passes::ScaleView).
+  std::string view = "tied";
 };
 
 // One tensor that changes. Its memory is the session's.
@@ -61,15 +64,25 @@ bool trains_adapter(std::string_view method);
 
 // Makes the tensors: of a soft prompt rows of the embedding; of an adapter A uniform in
 // +-1/sqrt(K), as PEFT's kaiming_uniform_(a = sqrt 5), and B zero, so that training begins at the
-// model itself; of `full` and `head` the file's weights in f32. Errors: kInvalidArgument for a
-// method that is none or a rank out of range, kNotFound for modules that address nothing.
+// model itself; of `full` and `head` the file's weights in f32; of `scale` a factor 1 + F for every
+// f16 scale of the block-quantized weights among the modules, F zero. Errors: kInvalidArgument for
+// a method that is none or a rank out of range, kNotFound for modules that address nothing.
 Result<Trained> prepare(engine::Session& session, const MethodOptions& options);
 
 // An adapter's tensors as a record that engine::write_adapter takes.
 formats::Adapter adapter_of(const Trained& trained, const engine::Session& session);
 
 // The model with the trained tensors in place of its own, as a GGUF file: they in f32, everything
-// else as it is.
+// else as it is. Of `scale` the weights keep their types and codes, and their scales are multiplied
+// and rounded to f16: the file has the size that it had.
 Status write_model(const Trained& trained, const engine::Session& session, const std::string& path);
+
+// The bytes of a weight of the model with its trained factors in its scales.
+std::vector<std::byte> scaled_bytes(const Trained& trained, const engine::Session& session,
+                                    std::size_t index);
+
+// Of `scale`: the weights of the session with the trained factors in them, for programs that know
+// of no factors; and back to the file's bits.
+Status show_scales(const Trained& trained, engine::Session& session, bool on);
 
 }  // namespace hone::tune

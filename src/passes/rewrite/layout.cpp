@@ -13,6 +13,8 @@ bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
   if (operation.is("gather") || operation.is("adapted_row_norms")) return operand == 0;
   if (operation.is("matmul_group")) return operand >= 1;
   if (operation.is("matmul_gated")) return operand == 1 || operand == 2;
+  if (operation.is("matmul_scaled") || operation.is("matmul_scaled_back")) return operand == 1;
+  if (operation.is("matmul_scaled_outer")) return operand == 2;
   if (operation.is("matmul_back") || operation.is("output_loss")) return operand == 1;
   return (operation.is("matmul") || operation.is("matmul_add")) && operand == 1;
 }
