@@ -82,6 +82,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
                                   fmt::format("{:.2f} ({:.2f} and {:.2f} MB)", memory,
                                               megabytes(floats.bytes), megabytes(integers.bytes)),
                                   memory >= 1.46));
+    if (memory > 1.6) report.rows.back().verdict = "more than published: see the note";
     report.rows.push_back(
         checked(name + ": time of a step, floats to integers", "1.38 to 1.42",
                 fmt::format("{:.2f} ({:.2f} and {:.2f} ms of one core)", time,
@@ -93,11 +94,16 @@ Result<RecipeReport> run(const RecipeContext& context) {
     report.rows.push_back(
         checked(fmt::format("integers: {} over Full ZO, accuracy", kMethods[i].name),
                 "+5.2 to +9.5 points", fmt::format("{:+.2f} points", gain), gain >= 5.2));
+    if (gain > 9.5) report.rows.back().verdict = "more than published: Full ZO is not at its end";
   }
   report.notes.push_back(
       "the integer form has no biases, takes the largest of four and cuts below zero before "
       "rounding, and perturbs weights while they are packed, so theta is never written; images, "
       "labels and the clock are outside of the path (tests/integers reads the machine code)");
+  report.notes.push_back(
+      "memory: floats hold the patches of a whole batch, integers those of one image at a time, "
+      "which "
+      "is most of the difference and no merit of int8");
   report.notes.push_back(
       "the paper's probe, sparsity and bits of a step were not found: 15 of 127, zeros from 0.33 "
       "to "

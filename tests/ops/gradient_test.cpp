@@ -24,7 +24,8 @@ using ir::ValueId;
 // Operands that count as constants though they are f32: angles come from positions; the gradient of
 // output_loss to its matrix is of the plain sum alone (tests/gradient has it).
 bool is_constant(const ir::OpDescriptor& op, std::size_t operand) {
-  return (op.name == "rope" && operand == 1) || (op.name == "output_loss" && operand != 0);
+  return (op.name == "rope" && operand == 1) || (op.name == "output_loss" && operand != 0) ||
+         (op.name == "matmul_scaled" && operand == 1);
 }
 
 using Values = std::vector<Tensor>;

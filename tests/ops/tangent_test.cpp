@@ -21,10 +21,10 @@ using ir::Tensor;
 using ir::ValueId;
 using Values = std::vector<Tensor>;
 
-// Angles come from positions, and what a loss is weighted with is given.
+// Angles come from positions, what a loss is weighted with is given, and codes do not change.
 bool is_constant(const ir::OpDescriptor& op, std::size_t operand) {
   return (op.name == "rope" && operand == 1) || (op.name == "output_loss" && operand != 0) ||
-         (op.name == "gather" && operand == 1);
+         (op.name == "gather" && operand == 1) || (op.name == "matmul_scaled" && operand == 1);
 }
 
 Values interpret(const ir::Graph& graph, const Values& operands, const Values& changes) {
