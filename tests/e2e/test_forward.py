@@ -89,9 +89,11 @@ class ForwardTest(test_tuning.Case):
         self.fails(INVALID, "--method zo", *words)
 
     def test_a_rate_that_leaves_the_finite_is_told(self) -> None:
-        words = ("tune", self.model, "--data", self.data, "--method", "zo", "--layers", "all")
-        words = (*words, "-o", "a.gguf", "--runs", "runs.sqlite", "--steps", 60)
-        self.fails(OUT_OF_RANGE, "finite", *words, "--learning-rate", 1e30)
+        words: tuple[object, ...] = (
+            *("tune", self.model, "--data", self.data, "--method", "zo", "--layers", "all"),
+            *("-o", "a.gguf", "--runs", "runs.sqlite", "--steps", 60, "--learning-rate", 1e30),
+        )
+        self.fails(OUT_OF_RANGE, "finite", *words)
         report = self.forward("a.gguf", "--steps", 30, "--learning-rate", 3000)
         self.assertLess(report["loss"][-1], 2 * report["loss"][0])
 

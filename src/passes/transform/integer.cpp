@@ -9,8 +9,7 @@ namespace hone::passes {
 namespace {
 
 bool takes_int8(const ir::Graph& graph, const ir::Operation& operation) {
-  return (operation.is("matmul") || operation.is("matmul_scaled") ||
-          operation.is("output_loss")) &&
+  return (operation.is("matmul") || operation.is("matmul_scaled") || operation.is("output_loss")) &&
          operation.attributes.find("rounding") == nullptr &&
          is_block_quantized(graph.type(operation.operands[1]).dtype) &&
          graph.type(operation.operands[0]).layout == ir::Layout::kRowMajor;
