@@ -172,9 +172,14 @@ class TuningTest(Case):
                 self.assertEqual(resumed["hash"], whole["hash"])
 
     def test_less_memory_same_learning(self) -> None:
-        plenty = self.tune("a.gguf")
+        # Enough activations that the allocator's own megabytes do not decide.
+        data = self.folder / "more.jsonl"
+        lines = [{"prompt": f"number {i}:", "completion": f" {i * 7 % 10}"} for i in range(160)]
+        data.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        words = ("--data", data, "--batch", 160, "--steps", 3)
+        plenty = self.tune("a.gguf", *words)
         limit = plenty["memory"]["estimated"] - plenty["memory"]["activations"] // 2
-        scarce = self.tune("b.gguf", "--memory", f"{limit}B")
+        scarce = self.tune("b.gguf", *words, "--memory", f"{limit}B")
         self.assertLess(scarce["peak_bytes"], plenty["peak_bytes"])
         for a, b in zip(plenty["loss"], scarce["loss"], strict=True):
             self.assertAlmostEqual(a, b, places=3)
