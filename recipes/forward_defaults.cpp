@@ -3,7 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <span>
 
 #include "recipes/recipe.h"
 #include "tune/direction_study.h"
@@ -28,6 +30,8 @@ DirectionTrial trial_of(std::int64_t directions, std::string layers) {
 Status agreement(const RecipeContext& context, const tune::ChoiceStudy& study,
                  RecipeReport& report) {
   DirectionTrial exact = trial_of(context.scaled(100, 4), "all");
+  exact.questions = context.scaled(16, 2);
+  exact.job.factor = "random";  // factors from inputs would differ with the arithmetic
   exact.arithmetic = Arithmetic::kFloat;
   const auto reference = derivatives_of(study, exact);
   if (!reference) return reference.error();
@@ -75,8 +79,10 @@ Status worths(const RecipeContext& context, const tune::ChoiceStudy& study, Reci
       Kind{"A of inputs, last sixth", "low-rank", "inputs", "all", 16, "5"},
       Kind{"A of inputs, last 2 layers", "low-rank", "inputs", "all", 16, "2"},
       Kind{"o and down, last sixth", "low-rank", "inputs", "o,down", 16, "5"}};
-  for (const Kind& kind : kKinds) {
+  const auto kinds = static_cast<std::size_t>(context.scaled(std::ssize(kKinds), 2));
+  for (const Kind& kind : std::span(kKinds).first(std::min(kinds, kKinds.size()))) {
     DirectionTrial trial = trial_of(context.scaled(16, 2), kind.layers);
+    trial.questions = context.scaled(16, 2);
     trial.job.perturb = kind.perturb;
     trial.job.factor = kind.factor;
     trial.job.method.modules = kind.modules;

@@ -76,8 +76,8 @@ Result<Written> write_and_compare(tune::ChoiceStudy& study, const tune::ChoiceOu
 Result<RecipeReport> run(const RecipeContext& context) {
   RecipeReport report;
   tune::ChoiceStudyOptions options{context.model, context.data + "/classification"};
-  options.training = context.scaled(1000, 64);
-  options.test = context.scaled(400, 64);
+  options.training = context.scaled(1000, 16);
+  options.test = context.scaled(400, 16);
   auto opened = tune::ChoiceStudy::open(options);
   if (!opened) {
     report.skipped = opened.error().text();
