@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/descriptor.h"
+
 namespace hone {
 namespace {
 
@@ -24,14 +26,6 @@ Error io_error(const std::string& what, const std::string& path) {
   if (number == ENOSPC) error.advice = "make room on the disk and run it again";
   return error;
 }
-
-// Closes on every path out of a function.
-struct Descriptor {
-  int number = -1;
-  ~Descriptor() {
-    if (number >= 0) ::close(number);
-  }
-};
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/human.h"
 
 namespace hone {
@@ -47,21 +48,19 @@ Result<ScratchFile> ScratchFile::create(const std::string& folder, std::size_t b
                  "a folder on a disk",
                  "name another folder"};
   }
-  const int number = open_nameless(folder);
-  if (number < 0) return io_error("cannot make a file", folder, errno);
+  const Descriptor opened{open_nameless(folder)};  // the mapping keeps the file
+  if (!opened.is_open()) return io_error("cannot make a file", folder, errno);
   ScratchFile file;
-  const int full = bytes > 0 ? ::posix_fallocate(number, 0, static_cast<off_t>(bytes)) : 0;
+  const int full = bytes > 0 ? ::posix_fallocate(opened.number, 0, static_cast<off_t>(bytes)) : 0;
   if (full != 0) {
-    ::close(number);
     Error error = io_error("there is no room for what is to lie in a file", folder, full);
     error.expected = fmt::format("{} free", human_bytes(static_cast<std::int64_t>(bytes)));
     return error;
   }
-  void* address =
-      bytes > 0 ? ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, number, 0) : nullptr;
-  const int code = errno;
-  ::close(number);  // the mapping keeps the file
-  if (address == MAP_FAILED) return io_error("cannot map the file into memory", folder, code);
+  void* address = bytes > 0
+                      ? ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, opened.number, 0)
+                      : nullptr;
+  if (address == MAP_FAILED) return io_error("cannot map the file into memory", folder, errno);
   file.data_ = static_cast<std::byte*>(address);
   file.size_ = bytes;
   return file;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/descriptor.h"
 #include "base/human.h"
 #include "base/system.h"
 #include "base/timing.h"
@@ -18,13 +19,6 @@ namespace hone::cli {
 namespace {
 
 constexpr std::size_t kReadBytes = 1 << 20;
-
-struct Descriptor {
-  int number = -1;
-  ~Descriptor() {
-    if (number >= 0) ::close(number);
-  }
-};
 
 void forget(int file) { ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED); }
 

@@ -18,6 +18,7 @@
 #include <span>
 #include <thread>
 
+#include "base/descriptor.h"
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/sha256.h"
@@ -28,13 +29,6 @@ namespace hone::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Descriptor {
-  int number = -1;
-  ~Descriptor() {
-    if (number >= 0) ::close(number);
-  }
-};
 
 // One try, as the callbacks of libcurl see it.
 class Transfer {

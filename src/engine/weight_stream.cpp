@@ -147,7 +147,6 @@ WeightStream::~WeightStream() {
   pack_turn_.notify_all();
   reader_.join();
   packer_.join();
-  for (const auto& [path, descriptor] : files_) ::close(descriptor);
 }
 
 void WeightStream::add(runtime::Weight& weight, StreamedTensor tensor) {
@@ -246,8 +245,8 @@ Status WeightStream::open_files() {
   for (const Load& load : plan_.loads) {
     const std::string& path = load.tensor->path;
     if (files_.contains(path)) continue;
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) {
+    Descriptor opened{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+    if (!opened.is_open()) {
       return Error{ErrorCode::kIo,
                    "cannot open the model's file to stream it",
                    path,
@@ -255,7 +254,7 @@ Status WeightStream::open_files() {
                    "",
                    "is it still there?"};
     }
-    files_.emplace(path, descriptor);
+    files_.emplace(path, std::move(opened));
   }
   return {};
 }
@@ -344,7 +343,7 @@ Status WeightStream::read(const Chunk& chunk, std::vector<std::byte>& to) const 
   const std::int64_t first = chunk.first_panel * kernels::kPanelRows;
   const std::int64_t rows =
       std::min(chunk.panels * kernels::kPanelRows, tensor.layout.rows - first);
-  const int file = files_.find(tensor.path)->second;
+  const int file = files_.find(tensor.path)->second.number;
   const std::int64_t start = tensor.offset + first * bytes_of_row;
   to.resize(static_cast<std::size_t>(rows * bytes_of_row));
   for (std::size_t done = 0; done < to.size();) {

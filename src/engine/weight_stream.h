@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "base/status.h"
 #include "kernels/packed.h"
 #include "runtime/program.h"
@@ -132,7 +133,7 @@ class WeightStream : public runtime::Residency {
   std::int64_t window_;
   Mapping memory_;
   std::map<const runtime::Weight*, std::unique_ptr<Known>> known_;
-  std::map<std::string, int, std::less<>> files_;  // open descriptors
+  std::map<std::string, Descriptor, std::less<>> files_;
 
   // Written by begin() and end() while both threads rest.
   stream_detail::Plan plan_;

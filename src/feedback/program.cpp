@@ -16,31 +16,11 @@
 #include <cstring>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/timing.h"
 
 namespace hone::feedback {
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    close();
-    fd_ = std::exchange(other.fd_, -1);
-    return *this;
-  }
-  ~Descriptor() { close(); }
-  int get() const { return fd_; }
-  bool is_open() const { return fd_ >= 0; }
-  void close() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_;
-};
 
 struct Pipe {
   Descriptor read, write;
@@ -116,9 +96,9 @@ Result<pid_t> start(const std::string& command, const Pipe& in, const Pipe& out,
                     const Pipe& complaints) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, in.read.get(), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, out.write.get(), STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, complaints.write.get(), STDERR_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, in.read.number, STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, out.write.number, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, complaints.write.number, STDERR_FILENO);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
@@ -144,7 +124,7 @@ Result<pid_t> start(const std::string& command, const Pipe& in, const Pipe& out,
 // Reads what is there. False at the end.
 bool read_some(const Descriptor& from, std::string& to) {
   std::array<char, 4096> bytes{};
-  const ssize_t count = ::read(from.get(), bytes.data(), bytes.size());
+  const ssize_t count = ::read(from.number, bytes.data(), bytes.size());
   if (count > 0) to.append(bytes.data(), static_cast<std::size_t>(count));
   return count > 0 || (count < 0 && (errno == EINTR || errno == EAGAIN));
 }
@@ -165,7 +145,7 @@ Result<std::string> ask_program(const std::string& command, std::string_view inp
   in->read.close();
   out->write.close();
   complaints->write.close();
-  ::fcntl(in->write.get(), F_SETFL, O_NONBLOCK);
+  ::fcntl(in->write.number, F_SETFL, O_NONBLOCK);
   std::string answer, complaint;
   const double end = seconds_now() + options.seconds;
   const auto too_long = [&] {
@@ -175,9 +155,9 @@ Result<std::string> ask_program(const std::string& command, std::string_view inp
   while (out->read.is_open() || complaints->read.is_open()) {
     const double left = end - seconds_now();
     if (left <= 0) return too_long();
-    std::array<pollfd, 3> waits{pollfd{out->read.get(), POLLIN, 0},
-                                pollfd{complaints->read.get(), POLLIN, 0},
-                                pollfd{in->write.get(), POLLOUT, 0}};
+    std::array<pollfd, 3> waits{pollfd{out->read.number, POLLIN, 0},
+                                pollfd{complaints->read.number, POLLIN, 0},
+                                pollfd{in->write.number, POLLOUT, 0}};
     if (::poll(waits.data(), waits.size(), static_cast<int>(left * 1000) + 1) < 0) continue;
     if (waits[0].revents != 0 && !read_some(out->read, answer)) out->read.close();
     if (waits[1].revents != 0 && !read_some(complaints->read, complaint)) complaints->read.close();
@@ -187,7 +167,7 @@ Result<std::string> ask_program(const std::string& command, std::string_view inp
     }
     if (complaint.size() > 2000) complaint.erase(0, complaint.size() - 1000);
     if (waits[2].revents != 0) {
-      const ssize_t count = ::send(in->write.get(), input.data(), input.size(), MSG_NOSIGNAL);
+      const ssize_t count = ::send(in->write.number, input.data(), input.size(), MSG_NOSIGNAL);
       if (count > 0) input.remove_prefix(static_cast<std::size_t>(count));
       // It may end without having read all of its input: then its answer counts.
       if ((count < 0 && errno != EAGAIN && errno != EINTR) || input.empty()) in->write.close();

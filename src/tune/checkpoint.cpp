@@ -17,6 +17,7 @@
 #include <set>
 
 #include "base/checksum.h"
+#include "base/descriptor.h"
 #include "base/human.h"
 #include "base/sha256.h"
 
@@ -89,11 +90,10 @@ Error with_space(Error error, const std::string& folder, std::size_t needed) {
 
 // A rename lasts once the folder is on the disk, too.
 Status flush_folder(const std::string& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return {};  // readable by others only: the file itself is safe
-  const int result = ::fsync(descriptor);
+  const Descriptor opened{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (!opened.is_open()) return {};  // readable by others only: the file itself is safe
+  const int result = ::fsync(opened.number);
   const int number = errno;
-  ::close(descriptor);
   if (result == 0 || number == EINVAL || number == EROFS) return {};  // not all systems can
   return Error{ErrorCode::kIo,
                "cannot flush the folder",
