@@ -26,13 +26,7 @@ void evaluate(const Evaluation& evaluation) {
   const std::int64_t channels = x.type.columns();
   std::vector<double>& out = evaluation.results[0].data;
   for (std::int64_t i = 0; i < std::ssize(out); ++i) {
-    double most = 0;
-    for (std::int64_t tap = 0; tap < w.rows * w.columns; ++tap) {
-      const std::int64_t pixel = pixel_of(w, i / channels, tap / w.columns, tap % w.columns);
-      const double value = x.data[static_cast<std::size_t>(pixel * channels + i % channels)];
-      if (tap == 0 || value > most) most = value;
-    }
-    out[static_cast<std::size_t>(i)] = most;
+    out[static_cast<std::size_t>(i)] = x.data[largest_under(w, x.data, channels, i)];
   }
 }
 

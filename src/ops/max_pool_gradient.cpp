@@ -26,13 +26,7 @@ void evaluate(const Evaluation& evaluation) {
   const std::vector<double>& dy = evaluation.operands[1]->data;
   const std::int64_t channels = evaluation.operands[0]->type.columns();
   for (std::int64_t i = 0; i < std::ssize(dy); ++i) {
-    std::size_t best = 0;
-    for (std::int64_t tap = 0; tap < w.rows * w.columns; ++tap) {
-      const std::int64_t pixel = pixel_of(w, i / channels, tap / w.columns, tap % w.columns);
-      const auto at = static_cast<std::size_t>(pixel * channels + i % channels);
-      if (tap == 0 || x[at] > x[best]) best = at;
-    }
-    evaluation.results[0].data[best] = dy[static_cast<std::size_t>(i)];
+    evaluation.results[0].data[largest_under(w, x, channels, i)] = dy[static_cast<std::size_t>(i)];
   }
 }
 

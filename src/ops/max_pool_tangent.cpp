@@ -23,13 +23,8 @@ void evaluate(const Evaluation& evaluation) {
   const std::int64_t channels = evaluation.operands[0]->type.columns();
   std::vector<double>& out = evaluation.results[0].data;
   for (std::int64_t i = 0; i < std::ssize(out); ++i) {
-    std::size_t best = 0;
-    for (std::int64_t tap = 0; tap < w.rows * w.columns; ++tap) {
-      const std::int64_t pixel = pixel_of(w, i / channels, tap / w.columns, tap % w.columns);
-      const auto at = static_cast<std::size_t>(pixel * channels + i % channels);
-      if (tap == 0 || x[at] > x[best]) best = at;
-    }
-    out[static_cast<std::size_t>(i)] = evaluation.operands[1]->data[best];
+    out[static_cast<std::size_t>(i)] =
+        evaluation.operands[1]->data[largest_under(w, x, channels, i)];
   }
 }
 

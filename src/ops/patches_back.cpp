@@ -28,13 +28,8 @@ void evaluate(const Evaluation& evaluation) {
   const std::int64_t width = w.taps() * channels;
   const std::vector<double>& dy = evaluation.operands[0]->data;
   for (std::int64_t i = 0; i < std::ssize(dy); ++i) {
-    const std::int64_t position = i / width % w.positions();
-    const std::int64_t tap = i % width / channels;
-    const std::int64_t row = position / w.out_width() * w.stride + tap / w.kernel - w.padding;
-    const std::int64_t column = position % w.out_width() * w.stride + tap % w.kernel - w.padding;
-    if (row < 0 || row >= w.height || column < 0 || column >= w.width) continue;
-    const std::int64_t image = i / width / w.positions();
-    const std::int64_t pixel = image * w.pixels() + row * w.width + column;
+    const std::int64_t pixel = patch_pixel(w, i / width, i % width, channels);
+    if (pixel < 0) continue;
     evaluation.results[0].data[static_cast<std::size_t>(pixel * channels + i % channels)] +=
         dy[static_cast<std::size_t>(i)];
   }

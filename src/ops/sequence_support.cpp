@@ -68,4 +68,34 @@ Cost sequence_cost(Types operands, Types results, const Attributes& attributes, 
   return {2 * products * pairs * width, total_bytes(operands) + total_bytes(results)};
 }
 
+std::vector<Example> sequence_examples(
+    double tolerance,
+    const std::function<std::vector<ExampleOperand>(const Type& queries, const Type& keys,
+                                                    const Type& log_sum)>& more) {
+  const auto example = [&](std::vector<double> offsets, std::int64_t heads, std::int64_t kv_heads,
+                           std::int64_t head_size, Attributes attributes,
+                           std::int64_t padding = 0) {
+    const std::int64_t tokens = static_cast<std::int64_t>(offsets.back()) + padding;
+    const auto bounds = static_cast<std::int64_t>(offsets.size());
+    const Type queries = tensor_type({tokens, heads * head_size});
+    const Type keys = tensor_type({tokens, kv_heads * head_size});
+    attributes.set("heads", heads);
+    attributes.set("scale", 1.0 / std::sqrt(static_cast<double>(head_size)));
+    Example made{{{queries},
+                  {keys},
+                  {keys},
+                  {tensor_type({bounds}, DType::kI32), Fill::kIota, 0, std::move(offsets)}},
+                 std::move(attributes),
+                 tolerance};
+    for (ExampleOperand& operand : more(queries, keys, tensor_type({tokens, heads}))) {
+      made.operands.push_back(std::move(operand));
+    }
+    return made;
+  };
+  return {example({0, 1, 8, 41}, 4, 2, 16, {}),
+          example({0, 33, 34}, 3, 1, 24, {{"window", std::int64_t{5}}}),
+          example({0, 7, 7, 20}, 2, 2, 8, {{"soft_cap", 1.5}}, 3),
+          example({0, 100, 133}, 3, 1, 64, {{"window", std::int64_t{77}}, {"soft_cap", 20.0}})};
+}
+
 }  // namespace hone::ops

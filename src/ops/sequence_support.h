@@ -36,6 +36,13 @@ struct SequenceSizes {
 };
 SequenceSizes sequence_sizes(const Evaluation& evaluation);
 
+// The examples of all three ops: batches that are ragged, with windows, caps and padding. `more`
+// gives the operands behind the first four by the types of queries, keys and log_sum (N, H).
+std::vector<Example> sequence_examples(
+    double tolerance,
+    const std::function<std::vector<ExampleOperand>(const Type& queries, const Type& keys,
+                                                    const Type& log_sum)>& more);
+
 // Multiply-adds counted as two: `products` of the sizes of scores by head, for the largest work
 // that the shapes can mean (one sequence).
 Cost sequence_cost(Types operands, Types results, const Attributes& attributes, double products);

@@ -3,7 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <optional>
+#include <span>
 
 #include "ir/op.h"
 
@@ -24,6 +26,11 @@ struct PatchWindows {
 // Of the attributes height, width, kernel, stride (1) and padding (0); nothing where they make no
 // window.
 std::optional<PatchWindows> patch_windows(const ir::Attributes& attributes);
+
+// The pixel (a row) that column `column` of row `position` of the patches shows, `channels` a
+// pixel; -1 in the padding.
+std::int64_t patch_pixel(const PatchWindows& windows, std::int64_t position, std::int64_t column,
+                         std::int64_t channels);
 
 // Windows of (rows, columns) pixels side by side that fill the image.
 struct PoolWindows {
@@ -46,5 +53,10 @@ inline std::int64_t pixel_of(const PoolWindows& windows, std::int64_t position, 
   const std::int64_t column = inside % windows.out_width() * windows.columns + x;
   return image * windows.pixels() + row * windows.width + column;
 }
+
+// Where the first of the largest elements under a window stands in x (…, channels): that of element
+// i of the pooled value.
+std::size_t largest_under(const PoolWindows& windows, std::span<const double> x,
+                          std::int64_t channels, std::int64_t i);
 
 }  // namespace hone::ops

@@ -267,45 +267,46 @@ struct Differentiate {
   }
 };
 
+// A step with what all three have in common.
+template <typename Step>
+Step begun(Lowering& lowering, const ir::Operation& operation) {
+  Step step;
+  step.all = sequences_of(lowering, operation);
+  step.kernels = &lowering.kernels();
+  lowering.want_scratch(kernels::sequence_attention_scratch_bytes(step.all.shape.head_size));
+  return step;
+}
+
 }  // namespace
 
 Result<StepFunction> lower_sequence_attention(Lowering& lowering, const ir::Operation& operation) {
-  Attend attend;
-  attend.all = sequences_of(lowering, operation);
-  attend.out = row_span(lowering, operation.results[0]);
-  attend.log_sum = row_span(lowering, operation.results[1]);
-  attend.kernels = &lowering.kernels();
-  lowering.want_scratch(kernels::sequence_attention_scratch_bytes(attend.all.shape.head_size));
-  return StepFunction(attend);
+  auto step = begun<Attend>(lowering, operation);
+  step.out = row_span(lowering, operation.results[0]);
+  step.log_sum = row_span(lowering, operation.results[1]);
+  return StepFunction(step);
 }
 
 Result<StepFunction> lower_sequence_attention_gradient(Lowering& lowering,
                                                        const ir::Operation& operation) {
-  Differentiate step;
-  step.all = sequences_of(lowering, operation);
+  auto step = begun<Differentiate>(lowering, operation);
   step.out = row_span(lowering, operation.operands[4]);
   step.log_sum = row_span(lowering, operation.operands[5]);
   step.d_out = row_span(lowering, operation.operands[6]);
   step.d_queries = row_span(lowering, operation.results[0]);
   step.d_keys = row_span(lowering, operation.results[1]);
   step.d_values = row_span(lowering, operation.results[2]);
-  step.kernels = &lowering.kernels();
-  lowering.want_scratch(kernels::sequence_attention_scratch_bytes(step.all.shape.head_size));
   return StepFunction(step);
 }
 
 Result<StepFunction> lower_sequence_attention_tangent(Lowering& lowering,
                                                       const ir::Operation& operation) {
-  Linearize step;
-  step.all = sequences_of(lowering, operation);
+  auto step = begun<Linearize>(lowering, operation);
   step.out = row_span(lowering, operation.operands[4]);
   step.log_sum = row_span(lowering, operation.operands[5]);
   step.query_changes = row_span(lowering, operation.operands[6]);
   step.key_changes = row_span(lowering, operation.operands[7]);
   step.value_changes = row_span(lowering, operation.operands[8]);
   step.out_changes = row_span(lowering, operation.results[0]);
-  step.kernels = &lowering.kernels();
-  lowering.want_scratch(kernels::sequence_attention_scratch_bytes(step.all.shape.head_size));
   return StepFunction(step);
 }
 
