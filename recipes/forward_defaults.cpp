@@ -8,6 +8,7 @@
 #include <span>
 
 #include "recipes/recipe.h"
+#include "tune/correlation.h"
 #include "tune/direction_study.h"
 
 namespace hone::recipes {
@@ -43,7 +44,7 @@ Status agreement(const RecipeContext& context, const tune::ChoiceStudy& study,
     trial.arithmetic = arithmetic;
     const auto found = derivatives_of(study, trial);
     if (!found) return found.error();
-    const double correlation = tune::correlation_of(*reference, *found);
+    const double correlation = tune::linear_correlation(*reference, *found);
     report.rows.push_back(
         checked(fmt::format("correlation with exact derivatives: {}", what),
                 bound > 0 ? fmt::format("at least {}", bound) : "-",

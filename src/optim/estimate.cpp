@@ -11,21 +11,12 @@
 namespace hone::optim {
 namespace {
 
-// Centred ranks in [-1/2, 1/2]; equals share the mean of theirs.
+// In [-1/2, 1/2].
 std::vector<double> centred_ranks(std::span<const double> values) {
-  std::vector<std::size_t> order(values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return values[i]; });
-  std::vector<double> ranks(values.size(), 0.0);
+  std::vector<double> ranks = mean_ranks(values);
   if (values.size() < 2) return ranks;
   const double top = static_cast<double>(values.size() - 1);
-  for (std::size_t first = 0; first < order.size();) {
-    std::size_t last = first;
-    while (last + 1 < order.size() && values[order[last + 1]] == values[order[first]]) ++last;
-    const double rank = static_cast<double>(first + last) / 2 / top - 0.5;
-    for (std::size_t i = first; i <= last; ++i) ranks[order[i]] = rank;
-    first = last + 1;
-  }
+  for (double& rank : ranks) rank = rank / top - 0.5;
   return ranks;
 }
 
@@ -38,6 +29,20 @@ double spread_of(std::span<const double> values) {
 }
 
 }  // namespace
+
+std::vector<double> mean_ranks(std::span<const double> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::sort(order, {}, [&](std::size_t i) { return values[i]; });
+  std::vector<double> ranks(values.size());
+  for (std::size_t first = 0, end = 0; first < order.size(); first = end) {
+    while (end < order.size() && values[order[end]] == values[order[first]]) ++end;
+    for (std::size_t i = first; i < end; ++i) {
+      ranks[order[i]] = static_cast<double>(first + end - 1) / 2;
+    }
+  }
+  return ranks;
+}
 
 Result<Shaping> shaping_named(std::string_view name) {
   if (name == "mean") return Shaping::kMean;

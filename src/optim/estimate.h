@@ -12,6 +12,9 @@
 
 namespace hone::optim {
 
+// Ranks from 0; equals share the mean of theirs.
+std::vector<double> mean_ranks(std::span<const double> values);
+
 // How derivatives along K directions become coefficients.
 enum class Shaping : std::uint8_t {
   kMean,    // c_k = d_k / K (Spall 1992; MeZO, Malladi et al. 2023)

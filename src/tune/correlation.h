@@ -8,6 +8,9 @@
 
 namespace hone::tune {
 
+// Pearson's; 0 where one column is constant or there are less than two rows.
+double linear_correlation(std::span<const double> a, std::span<const double> b);
+
 // Spearman's rank correlation, ties with their mean rank; 0 where one column is constant or there
 // are less than two rows.
 double rank_correlation(std::span<const double> a, std::span<const double> b);

@@ -32,7 +32,4 @@ struct DirectionWorth {
 };
 Result<DirectionWorth> worth_of(const ChoiceStudy& study, const DirectionTrial& trial);
 
-// Pearson's.
-double correlation_of(const std::vector<double>& a, const std::vector<double>& b);
-
 }  // namespace hone::tune
