@@ -57,11 +57,8 @@ void declare_tune_bench(TuneBench& options, Arguments& arguments) {
   arguments.option("--steps", options.steps, "steps that are counted, for tune",
                    Integers{1, 100000});
   arguments.option("--rank", options.rank, "of adapters, for tune", Integers{1, 1024});
-  arguments.choice("--perturb", options.perturb,
-                   {"low-rank", "lora", "pooled", "prompt", "scale", "full"},
-                   "what zo moves, for tune");
-  arguments.choice("--probe", options.probe, {"tangent", "pair", "one-sided"},
-                   "how zo tries a direction, for tune");
+  arguments.choice("--perturb", options.perturb, tune::kPerturbed, "what zo moves, for tune");
+  arguments.choice("--probe", options.probe, tune::kProbes, "how zo tries a direction, for tune");
   arguments.option("--layers", options.layers,
                    "that zo moves: all, random, or how many of the last", "WHICH");
   arguments.option("--directions", options.directions, "of zo, for tune", Integers{1, 4096});

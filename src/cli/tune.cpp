@@ -8,10 +8,9 @@ namespace {
 
 // Of the method zo.
 void declare_forward(tune::JobOptions& job, Arguments& arguments) {
-  arguments.choice("--perturb", job.perturb,
-                   {"low-rank", "lora", "pooled", "prompt", "scale", "full"},
+  arguments.choice("--perturb", job.perturb, tune::kPerturbed,
                    "of zo: what moves; low-rank is an adapter whose A stays");
-  arguments.choice("--probe", job.probe, {"tangent", "pair", "one-sided"},
+  arguments.choice("--probe", job.probe, tune::kProbes,
                    "of zo: the exact derivative along a direction, or differences of losses");
   arguments.option("--directions", job.directions, "of zo, tried in a step", Integers{1, 4096});
   arguments.option("--epsilon", job.epsilon, "of zo: how far pairs and one-sided probes go",

@@ -46,18 +46,21 @@ Result<std::unique_ptr<ForwardGradient>> ForwardGradient::create(
   made->base_.forward_only = true;
   made->base_.update = nullptr;
   made->workspace_ = std::move(workspace);
-  for (const Perturbed& tensor : made->tensors_)
+  for (const Perturbed& tensor : made->tensors_) {
     made->layers_.push_back(engine::layer_of(tensor.name));
+  }
   const bool tangent = options.probe == Probe::kTangent;
   const std::int64_t together = tangent ? std::min(options.directions, kTogether) : 0;
-  const std::int64_t lowest = options.layers > 0 ? made->first_layer(0) : -1;
+  // The lowest that any step moves.
+  const std::int64_t lowest = options.layers > 0 ? made->first_layer(0) : 0;
   for (int k = 0; k < static_cast<int>(together); ++k) {
     auto& spans = made->at_.emplace_back();
-    for (const Perturbed& tensor : made->tensors_) {
-      if (tensor.fixed || engine::layer_of(tensor.name) < lowest) {
+    for (std::size_t i = 0; i < made->tensors_.size(); ++i) {
+      if (!made->touched(i, lowest)) {
         spans.emplace_back();
         continue;
       }
+      const Perturbed& tensor = made->tensors_[i];
       const std::vector<float> zeros(tensor.values.size(), 0.0F);
       auto memory = session.weights().add_owned(passes::direction_name(tensor.name, k),
                                                 ir::tensor_type(tensor.shape),
@@ -101,6 +104,12 @@ Gradient& ForwardGradient::program_of(std::int64_t layer, int directions) {
   return *program;
 }
 
+DirectionKey ForwardGradient::key_of(std::int64_t step, std::int64_t direction,
+                                     std::size_t tensor) const {
+  return {options_.seed, static_cast<std::uint32_t>(step), static_cast<std::uint32_t>(direction),
+          static_cast<std::uint32_t>(tensor)};
+}
+
 void ForwardGradient::place_directions(std::int64_t step, std::int64_t first, std::int64_t count) {
   const int threads = session_.pool().size();
   session_.pool().run([&](int thread) {
@@ -110,10 +119,7 @@ void ForwardGradient::place_directions(std::int64_t step, std::int64_t first, st
         const Range share =
             share_of(static_cast<std::int64_t>(out.size()), thread, threads, kDirectionGranule);
         if (share.begin >= share.end) continue;
-        fill_direction(options_.noise,
-                       {options_.seed, static_cast<std::uint32_t>(step),
-                        static_cast<std::uint32_t>(first + k), static_cast<std::uint32_t>(i)},
-                       share.begin,
+        fill_direction(options_.noise, key_of(step, first + k, i), share.begin,
                        out.subspan(static_cast<std::size_t>(share.begin),
                                    static_cast<std::size_t>(share.end - share.begin)));
       }
@@ -149,17 +155,15 @@ void ForwardGradient::move_to(std::int64_t step, std::int64_t direction, double 
       const std::span<float> to = tensors_[i].values.subspan(begin, size);
       std::copy_n(kept_[i].begin() + share.begin, size, to.begin());
       if (!touched(i, layer)) continue;
-      add_direction(options_.noise,
-                    {options_.seed, static_cast<std::uint32_t>(step),
-                     static_cast<std::uint32_t>(direction), static_cast<std::uint32_t>(i)},
-                    share.begin, static_cast<float>(distance), to);
+      add_direction(options_.noise, key_of(step, direction, i), share.begin,
+                    static_cast<float>(distance), to);
     }
   });
 }
 
-// In rank order; alone, what is there.
+// Of all ranks where they share the directions, in rank order; otherwise what is there.
 Result<std::vector<double>> ForwardGradient::all_of(std::vector<double> mine) const {
-  if (options_.ranks.size <= 1) return mine;
+  if (options_.ranks.size <= 1 || options_.shares_examples()) return mine;
   return options_.ranks.gather(mine);
 }
 
@@ -211,8 +215,7 @@ Result<ForwardEstimate> ForwardGradient::tangents(std::span<const TokenBatch> ba
                                                   std::int64_t step) {
   ForwardEstimate estimate;
   const std::int64_t layer = first_layer(step);
-  const bool shares = options_.shares_examples();
-  const Range mine = shares ? Range{0, options_.directions} : options_.share(options_.directions);
+  const Range mine = options_.own_directions();
   std::vector<double> derivatives;
   for (std::int64_t first = mine.begin; first < mine.end; first += kTogether) {
     const std::int64_t count = std::min(kTogether, mine.end - first);
@@ -237,8 +240,7 @@ Result<ForwardEstimate> ForwardGradient::tangents(std::span<const TokenBatch> ba
       derivatives.push_back(std::accumulate(along.begin(), along.end(), 0.0));
     }
   }
-  auto found =
-      shares ? Result<std::vector<double>>(std::move(derivatives)) : all_of(std::move(derivatives));
+  auto found = all_of(std::move(derivatives));
   if (!found) return found.error();
   estimate.derivatives = *std::move(found);
   HONE_RETURN_IF_ERROR(finish(estimate));
@@ -251,14 +253,14 @@ Result<ForwardEstimate> ForwardGradient::probes(const std::function<Result<doubl
   const auto here = probe == Probe::kOneSided ? loss() : Result<double>(0.0);
   if (!here) return here.error();
   keep();
-  const bool shares = options_.shares_examples();
-  const Range mine = shares ? Range{0, options_.directions} : options_.share(options_.directions);
+  const Range mine = options_.own_directions();
   std::vector<double> ends;  // ahead and behind of each direction
   for (std::int64_t k = mine.begin; k < mine.end; ++k) {
     move_to(step, k, options_.epsilon);
     const auto ahead = loss();
-    move_to(step, k, -options_.epsilon);
-    const auto behind = probe == Probe::kPair && ahead ? loss() : here;
+    const bool goes_back = probe == Probe::kPair && ahead.ok();
+    if (goes_back) move_to(step, k, -options_.epsilon);
+    const auto behind = goes_back ? loss() : here;
     if (!ahead || !behind) {
       put_back();
       return ahead ? behind.error() : ahead.error();
@@ -266,7 +268,7 @@ Result<ForwardEstimate> ForwardGradient::probes(const std::function<Result<doubl
     ends.insert(ends.end(), {*ahead, *behind});
   }
   put_back();
-  const auto all = shares ? Result<std::vector<double>>(ends) : all_of(std::move(ends));
+  const auto all = all_of(std::move(ends));
   if (!all) return all.error();
   const double distance = probe == Probe::kPair ? 2 * options_.epsilon : options_.epsilon;
   for (std::size_t i = 0; i + 1 < all->size(); i += 2) {
@@ -326,10 +328,8 @@ void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t 
                                       .subspan(static_cast<std::size_t>(share.begin),
                                                static_cast<std::size_t>(share.end - share.begin));
       for (std::size_t k = 0; k < coefficients.size(); ++k) {
-        add_direction(options_.noise,
-                      {options_.seed, static_cast<std::uint32_t>(step),
-                       static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(i)},
-                      share.begin, static_cast<float>(coefficients[k]), to);
+        add_direction(options_.noise, key_of(step, static_cast<std::int64_t>(k), i), share.begin,
+                      static_cast<float>(coefficients[k]), to);
       }
     }
   });

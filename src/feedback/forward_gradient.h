@@ -53,6 +53,9 @@ struct ForwardOptions {
   bool shares_examples() const { return ranks.size > 1 && directions < ranks.size; }
   // This rank's part of so many directions or examples.
   Range share(std::int64_t count) const { return share_of(count, ranks.rank, ranks.size); }
+  Range own_directions() const {
+    return shares_examples() ? Range{0, directions} : share(directions);
+  }
 };
 inline constexpr std::int64_t kRandomLayers = -1;
 
@@ -111,6 +114,7 @@ class ForwardGradient {
       : session_(session), tensors_(std::move(tensors)), options_(options) {}
   Gradient& program_of(std::int64_t layer, int directions);
   bool touched(std::size_t tensor, std::int64_t first_layer) const;
+  DirectionKey key_of(std::int64_t step, std::int64_t direction, std::size_t tensor) const;
   void place_directions(std::int64_t step, std::int64_t first, std::int64_t count);
   void move_to(std::int64_t step, std::int64_t direction, double distance);
   void keep();

@@ -70,6 +70,14 @@ void each_option(Options& o, Visit visit) {
   visit("program_seconds", o.program_seconds);
 }
 
+// The number of the last layers that move; 0 of words.
+std::int64_t layer_count(std::string_view layers) {
+  std::int64_t count = 0;
+  const char* end = layers.data() + layers.size();
+  const auto read = std::from_chars(layers.data(), end, count);
+  return read.ec == std::errc() && read.ptr == end && count > 0 ? count : 0;
+}
+
 std::uint64_t digest_of(std::string_view text) {
   return checksum64(std::as_bytes(std::span(text)));
 }
@@ -118,7 +126,7 @@ MethodOptions JobOptions::trained_method(std::int64_t model_layers) const {
   if (!forward_only()) return options;
   options.method = perturb == "low-rank" ? "lora" : perturb;
   options.fixed_a = perturb == "low-rank";
-  std::from_chars(layers.data(), layers.data() + layers.size(), options.layers);
+  options.layers = layer_count(layers);
   if (layers == "auto") options.layers = std::max<std::int64_t>(2, model_layers / 6);
   return options;
 }
@@ -138,11 +146,9 @@ Result<feedback::ForwardOptions> JobOptions::forward_options() const {
   options.epsilon = epsilon;
   options.clip = derivative_clip;
   options.seed = seed;
-  std::int64_t count = 0;
-  const char* end = layers.data() + layers.size();
-  const auto read = std::from_chars(layers.data(), end, count);
-  const bool number = read.ec == std::errc() && read.ptr == end && count > 0;
-  if (!number && layers != "auto" && layers != "all" && layers != "random") {
+  // What is no adapter stands in all layers; those that do not move cost nothing.
+  options.layers = layer_count(layers);
+  if (options.layers == 0 && layers != "auto" && layers != "all" && layers != "random") {
     return Error{ErrorCode::kInvalidArgument,
                  "these are no layers",
                  "--layers",
@@ -151,8 +157,6 @@ Result<feedback::ForwardOptions> JobOptions::forward_options() const {
                  ""};
   }
   if (layers == "random") options.layers = feedback::kRandomLayers;
-  // What is no adapter stands in all layers; those that do not move cost nothing.
-  if (number) options.layers = count;
   return options;
 }
 

@@ -22,6 +22,11 @@
 
 namespace hone::tune {
 
+// What forward passes can move, and how they try it: the values of JobOptions::perturb and probe.
+inline constexpr std::string_view kPerturbed[] = {"low-rank", "lora",  "pooled",
+                                                  "prompt",   "scale", "full"};
+inline constexpr std::string_view kProbes[] = {"tangent", "pair", "one-sided"};
+
 // JobOptions::memory: as little as the method can take.
 inline constexpr std::int64_t kLeastMemory = -1;
 

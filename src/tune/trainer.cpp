@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <map>
 
 #include "base/sha256.h"
+#include "base/timing.h"
 #include "tune/data/dataset.h"
 
 namespace hone::tune {
@@ -377,7 +377,7 @@ void Trainer::update(float gradient_scale) {
 }
 
 Result<StepReport> Trainer::step() {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = seconds_now();
   StepReport report;
   report.step = step_ + 1;
   learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
@@ -393,13 +393,27 @@ Result<StepReport> Trainer::step() {
   }
   if (!options_.update_inside && !report.skipped) clip_and_update(report);
   ++step_;
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  report.seconds = seconds.count();
+  report.seconds = seconds_now() - start;
   return report;
 }
 
-// One run of a batch of middle size, without its update, after one that only takes memory; what the
-// steps of an epoch do more is counted: runs by their tokens, the update by its bytes.
+namespace {
+
+// Of the second of two runs: the first takes memory and compiles.
+template <typename Run>
+Result<double> seconds_of(const Run& run) {
+  double seconds = 0;
+  for (int i = 0; i < 2; ++i) {
+    const double start = seconds_now();
+    const auto outcome = run();
+    if (!outcome) return outcome.error();
+    seconds = seconds_now() - start;
+  }
+  return seconds;
+}
+
+}  // namespace
+
 // What judges run is not measured, nor what several processes wait for: the roofline stands in.
 Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) {
   if (options_.objective || options_.ranking || options_.forward->ranks.size > 1) {
@@ -407,16 +421,11 @@ Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) 
     if (!plan) return plan.error();
     return plan->cost.seconds;
   }
-  double seconds = 0;
-  for (int run = 0; run < 2; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    const auto estimate = forward_gradient_->run(std::span(&batch, 1), 0);
-    if (!estimate) return estimate.error();
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  return seconds;
+  return seconds_of([&] { return forward_gradient_->run(std::span(&batch, 1), 0); });
 }
 
+// One run of a batch of middle size, without its update; what the steps of an epoch do more is
+// counted: runs by their tokens, the update by its bytes.
 Result<double> Trainer::measure_step() {
   constexpr std::int64_t kMostSteps = 64;
   const std::int64_t steps = std::min(steps_of_epoch(), kMostSteps);
@@ -441,13 +450,8 @@ Result<double> Trainer::measure_step() {
     };
   }
   feedback::Gradient probe(session_, std::move(options));
-  double seconds = 0;
-  for (int run = 0; run < 2; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    const auto outcome = probe.run(middle);
-    if (!outcome) return outcome.error();
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
+  const auto seconds = seconds_of([&] { return probe.run(middle); });
+  if (!seconds) return seconds;
   const auto of_epoch = static_cast<double>(steps);
   const double runs = tokens / static_cast<double>(middle.tokens.size()) / of_epoch;
   const auto trained = static_cast<double>(trained_.bytes());
@@ -458,7 +462,7 @@ Result<double> Trainer::measure_step() {
   double bytes = 2 * trained + 2 * states + (options_.update_inside ? 0 : 2) * trained;
   const double each_step = static_cast<double>(batches.size()) / of_epoch;
   if (each_step > 1 && !options_.update_inside) bytes += 3 * trained * each_step;
-  return seconds * runs + bytes / options_.machine.bytes;
+  return *seconds * runs + bytes / options_.machine.bytes;
 }
 
 Result<double> Trainer::evaluate(std::span<const Example> examples) {
