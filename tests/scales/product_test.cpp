@@ -104,7 +104,7 @@ Values run(const Case& test, const ir::Graph& graph, const passes::LowerOptions&
   }
   ThreadPool pool(options.threads);
   runtime::Workspace workspace;
-  runtime::execute(*program, {weights, inputs, {}}, pool, workspace);
+  EXPECT_TRUE(runtime::execute(*program, {weights, inputs, {}}, pool, workspace).ok());
   const auto out = runtime::output(*program, workspace, 0);
   return {out.begin(), out.end()};
 }
