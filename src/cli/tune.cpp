@@ -95,7 +95,8 @@ void declare(TuneOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", job.arithmetic, {"int8", "float"},
                    "of forward products with quantized weights");
   arguments.choice("--rounding", job.rounding, {"none", "bf16", "int8"},
-                   "of products in f32, forward and backward");
+                   "of products in f32, forward and backward; int8 also backward through quantized "
+                   "weights");
   arguments.flag("--update-inside", job.update_inside,
                  "each parameter steps right after its gradient: least memory, no clipping");
   declare_forward(job, arguments);

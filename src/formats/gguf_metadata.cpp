@@ -94,6 +94,13 @@ std::string meta_value_text(const MetaValue& value, std::size_t most_elements) {
       value);
 }
 
+Metadata::Metadata(std::string source) : source_(std::move(source)) {}
+Metadata::Metadata(const Metadata& other) = default;
+Metadata::Metadata(Metadata&& other) noexcept = default;
+Metadata& Metadata::operator=(const Metadata& other) = default;
+Metadata& Metadata::operator=(Metadata&& other) noexcept = default;
+Metadata::~Metadata() = default;
+
 const MetaValue* Metadata::find(std::string_view key) const {
   const auto found = index_.find(key);
   return found == index_.end() ? nullptr : &entries_[found->second].value;

@@ -41,7 +41,13 @@ class Metadata {
   };
 
   // `source` is the file's name, for errors.
-  explicit Metadata(std::string source = "metadata") : source_(std::move(source)) {}
+  explicit Metadata(std::string source = "metadata");
+  // Out of line: the variants' visitors would be compiled wherever a model is named, 1 to 2 s each.
+  Metadata(const Metadata& other);
+  Metadata(Metadata&& other) noexcept;
+  Metadata& operator=(const Metadata& other);
+  Metadata& operator=(Metadata&& other) noexcept;
+  ~Metadata();
 
   std::span<const Entry> entries() const { return entries_; }
   std::size_t size() const { return entries_.size(); }

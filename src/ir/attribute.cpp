@@ -15,6 +15,14 @@ auto position(Entries& entries, std::string_view name) {
 
 }  // namespace
 
+Attributes::Attributes() = default;
+Attributes::Attributes(const Attributes& other) = default;
+Attributes::Attributes(Attributes&& other) noexcept = default;
+Attributes& Attributes::operator=(const Attributes& other) = default;
+Attributes& Attributes::operator=(Attributes&& other) noexcept = default;
+Attributes::~Attributes() = default;
+bool Attributes::operator==(const Attributes& other) const = default;
+
 Attributes::Attributes(std::initializer_list<std::pair<std::string, Attribute>> entries) {
   for (const auto& [name, value] : entries) set(name, value);
 }

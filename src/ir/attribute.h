@@ -20,8 +20,14 @@ using Attribute = std::variant<bool, std::int64_t, double, std::string, Integers
 // A small map ordered by name, so that two equal sets print and hash the same.
 class Attributes {
  public:
-  Attributes() = default;
+  Attributes();
   Attributes(std::initializer_list<std::pair<std::string, Attribute>> entries);
+  // Out of line, as the variant's visitors would be compiled in every op, pass and model.
+  Attributes(const Attributes& other);
+  Attributes(Attributes&& other) noexcept;
+  Attributes& operator=(const Attributes& other);
+  Attributes& operator=(Attributes&& other) noexcept;
+  ~Attributes();
 
   void set(std::string_view name, Attribute value);
   void remove(std::string_view name);
@@ -36,7 +42,7 @@ class Attributes {
   std::span<const std::int64_t> integers(std::string_view name) const;
   std::span<const double> numbers(std::string_view name) const;
 
-  bool operator==(const Attributes&) const = default;
+  bool operator==(const Attributes& other) const;
   bool empty() const { return entries_.empty(); }
   auto begin() const { return entries_.begin(); }
   auto end() const { return entries_.end(); }

@@ -167,6 +167,35 @@ TEST(QuantizeTraining, SameBitsOnEveryInstructionSetAndNumberOfThreads) {
   }
 }
 
+// Gradients through weights in blocks: codes that are made out of packed panels are those of the
+// plain definition, on every instruction set and number of threads, and cost little.
+TEST(QuantizeTraining, GradientsPassWeightsInBlocks) {
+  constexpr std::int64_t kRows = 176, kWide = 288;  // 11 panels; two parts of 128 columns and one
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0, DType::kQ4_0}) {
+    ir::Builder builder("frozen", ops::find_op);
+    const ir::ValueId dy =
+        builder.source("input", ir::tensor_type({kTokens, kRows}), {{"name", std::string("dy")}});
+    const ir::ValueId w = builder.source("parameter", ir::tensor_type({kRows, kWide}, dtype),
+                                         {{"name", std::string("w")}});
+    builder.output(builder.emit("matmul_back", {dy, w}), "dx");
+    const ir::Graph graph = *builder.finish();
+    const auto changed = passes::quantize_training(graph, {});
+    ASSERT_TRUE(changed.ok());
+    const auto packed = passes::find_pass("layout")->run(*changed);
+    ASSERT_TRUE(packed.ok());
+    const auto expected = run(changed, 1, kernels::available_kernels().front());
+    const double off = relative(run(graph)[0], expected[0]);
+    EXPECT_LT(off, 0.02) << dtype_info(dtype).name;
+    EXPECT_GT(off, 1e-4) << dtype_info(dtype).name;
+    for (const kernels::KernelTable* table : kernels::available_kernels()) {
+      for (const int threads : {1, 2, 3}) {
+        EXPECT_EQ(difference(expected, run(packed, threads, table), 0), "")
+            << table->isa << ", " << threads << " threads, " << dtype_info(dtype).name;
+      }
+    }
+  }
+}
+
 // What int8_product computes is the product of what fake_quantize gives.
 TEST(QuantizeTraining, CodesAreTheGridOfFakeQuantize) {
   ir::Builder builder("both", ops::find_op);

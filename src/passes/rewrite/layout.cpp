@@ -10,7 +10,9 @@ namespace {
 // place (the attribute `writable`) stays as it is: packing at every step would cost more than it
 // brings.
 bool reads_rows16(const ir::Operation& operation, std::size_t operand) {
-  if (operation.is("gather") || operation.is("adapted_row_norms")) return operand == 0;
+  if (operation.is("gather") || operation.is("adapted_row_norms") || operation.is("weight_codes")) {
+    return operand == 0;
+  }
   if (operation.is("matmul_group")) return operand >= 1;
   if (operation.is("matmul_gated")) return operand == 1 || operand == 2;
   if (operation.is("matmul_scaled") || operation.is("matmul_scaled_back")) return operand == 1;

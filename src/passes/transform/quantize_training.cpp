@@ -26,10 +26,14 @@ class Quantizing {
   Result<ir::Graph> run() {
     for (const ir::Operation& operation : graph_.operations) {
       const Product product = product_of(graph_, operation, options_.least);
-      const ValueId made = product == Product::kNone
-                               ? kNothing
-                               : replaced(product, rewriter_.map(operation.operands[0]),
-                                          rewriter_.map(operation.operands[1]));
+      ValueId made = kNothing;
+      if (product != Product::kNone) {
+        made = replaced(product, rewriter_.map(operation.operands[0]),
+                        rewriter_.map(operation.operands[1]));
+      } else if (options_.bits == 8 && passes_frozen_weight(operation)) {
+        made = through_frozen_weight(rewriter_.map(operation.operands[0]),
+                                     rewriter_.map(operation.operands[1]));
+      }
       if (made == kNothing) {
         rewriter_.copy(operation);
       } else {
@@ -59,6 +63,26 @@ class Quantizing {
     ValueId made = multiply("nn", turned, back ? rotated(right) : right);
     if (tokens) made = hadamard(made, true, true);
     return back ? hadamard(made, false, true) : made;
+  }
+
+  // A gradient that passes a weight in blocks, which is not trained.
+  bool passes_frozen_weight(const ir::Operation& operation) const {
+    if (!operation.is("matmul_back")) return false;
+    const ir::Type& weight = graph_.type(operation.operands[1]);
+    return weight.dtype != DType::kF32 && weight.rows() >= options_.least &&
+           weight.columns() >= options_.least &&
+           graph_.producer(operation.operands[1]).is("parameter");
+  }
+
+  // T^T [Q(T dy) Q(W)], W's codes by column, made in passing.
+  ValueId through_frozen_weight(ValueId dy, ValueId weight) {
+    const bool tokens = options_.level == 2;
+    const auto rows = codes(tokens ? hadamard(dy, true, false) : dy, "row");
+    const auto columns = rewriter_.emit("weight_codes", {weight}, {});
+    if (columns.size() != 2) return kNothing;
+    const ValueId made = emit("int8_product", {rows.first, rows.second, columns[0], columns[1]},
+                              {{"form", std::string("nt")}});
+    return tokens ? hadamard(made, true, true) : made;
   }
 
   // Whether there is a block to rotate in.

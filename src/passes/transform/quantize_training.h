@@ -30,9 +30,11 @@ struct HaloOptions {
   std::int64_t least = 32;        // rows and columns of the weights that take part
 };
 
-// Run it behind add_gradients, where all three products stand in the graph. Weights in f32 alone
-// take part; the output matrix inside of output_loss does not. Error: kInvalidArgument for options
-// out of range.
+// Run it behind add_gradients, where all three products stand in the graph. Weights in f32 take
+// part in all three. Of a weight in blocks, which is not trained, the forward product is in int8
+// already (the pass `integer`: a scale for each 32 activations, so nothing is rotated), and dx
+// becomes T^T [Q(T dy) Q(W)] with a scale for each column of W, its codes made in passing. The
+// output matrix inside of output_loss stays. Error: kInvalidArgument for options out of range.
 Result<ir::Graph> quantize_training(const ir::Graph& graph, const HaloOptions& options);
 
 }  // namespace hone::passes
