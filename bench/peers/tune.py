@@ -1,14 +1,16 @@
 """hone and PyTorch in turn on this machine: seconds and memory of a training step.
 
     python tune.py [--rounds 3] [--hone build/release/hone] [--model MODEL] [--json FILE]
-                   [--methods lora,full] [--batch 4] [--length 256] [--dtypes float32,bfloat16]
+                   [--methods lora,full] [--batch 4] [--length 256]
+                   [--dtypes float32,compiled,bfloat16]
 
 The peer is a Llama of SmolLM2-135M's shape with random weights: transformers and, for LoRA, PEFT
-(rank 16 on all linear layers), fused AdamW, eager; float32, and bfloat16 by autocast. `zo` is a
-plain MeZO step (Malladi et al. 2023): noise added to all weights, taken off twice, put back, two
-forward passes between, and an update; in float32, or with weights in bfloat16. Each
-measurement is a process of its own, so that its peak memory is the operating system's; rounds
-alternate. `--worker` is what these processes run.
+(rank 16 on all linear layers), fused AdamW; float32, eager and by torch.compile (`compiled`), and
+bfloat16 by autocast, which without bf16 instructions takes minutes. `zo` is a plain MeZO step
+(Malladi et al. 2023): noise added to all weights, taken off twice, put back, two forward passes
+between, and an update; in float32, or with weights in bfloat16. Each measurement is a process of
+its own, so that its peak memory is the operating system's; rounds alternate. `--worker` is what
+these processes run.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -95,13 +97,14 @@ def worker(method: str, dtype: str, batch: int, length: int, steps: int) -> Samp
         names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=names))
     model.train()
+    compute: Any = torch.compile(model) if dtype == "compiled" else model
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     seconds = []
     for step in range(steps + 1):
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = model(input_ids=tokens, labels=tokens).loss
+            loss = compute(input_ids=tokens, labels=tokens).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -162,6 +165,9 @@ def main() -> None:
             if method == "full":
                 extra = ["--optimizer", "adamw8", "--update-inside"]
                 samples.setdefault("hone full, adamw8", []).append(hone(method, extra, arguments))
+            if method == "lora":
+                extra = ["--rounding", "int8"]
+                samples.setdefault("hone lora, int8", []).append(hone(method, extra, arguments))
             for dtype in arguments.dtypes.split(","):
                 name = f"torch {method} {dtype}"
                 samples.setdefault(name, []).append(peer(method, dtype, arguments))

@@ -24,6 +24,7 @@ struct Options {
   std::int64_t prompt = 256;
   std::int64_t generate = 64;
   std::int64_t sequences = 1;
+  std::int64_t member_rank = 0;
   std::int64_t repeat = 5;
   bool profile = false;
   TuneBench tune;
@@ -41,6 +42,9 @@ void declare(Options& options, Arguments& arguments) {
   arguments.option("--generate", options.generate, "tokens to decode", Integers{1, 8192});
   arguments.option("--sequences", options.sequences, "sequences that decode at once",
                    Integers{1, 256});
+  arguments.option("--member-rank", options.member_rank,
+                   "also with an adapter of this rank on all linear layers for each sequence",
+                   Integers{0, 1024});
   arguments.option("--repeat", options.repeat, "runs; medians are reported", Integers{1, 1000});
   arguments.choice("--arithmetic", options.model.arithmetic, {"int8", "float"},
                    "of products with quantized weights");
@@ -54,6 +58,7 @@ void declare(Options& options, Arguments& arguments) {
 
 struct Measured {
   std::vector<double> prefill, decode;  // tokens a second, all sequences together
+  std::vector<double> members;          // decode with an adapter for each sequence, to without
   double weight_bytes = 0;              // that a decode step reads
   double prefill_operations = 0;        // of one prompt
   engine::MachineLimits limits;
@@ -82,7 +87,7 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
   std::vector<engine::SequenceId> sequences;
   double start = seconds_now();
   for (std::int64_t s = 0; s < options.sequences; ++s) {
-    sequences.push_back(session.begin());
+    sequences.push_back(session.begin(session.members() > 1 ? s : 0));
     const auto prompt = some_tokens(options.prompt, vocabulary, seed * 1000 + s);
     auto logits = session.prefill(sequences.back(), prompt);
     if (!logits) return logits.error();
@@ -102,6 +107,48 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
   const auto decoded = static_cast<double>(options.generate * options.sequences);
   measured.decode.push_back(decoded / (seconds_now() - start));
   for (const engine::SequenceId id : sequences) session.end(id);
+  return {};
+}
+
+// Adapters as forward passes try them: one A, a B for each member.
+Result<std::vector<formats::Adapter>> some_adapters(const engine::Session& session,
+                                                    std::int64_t count, std::int64_t rank) {
+  const auto names = engine::select_modules(session.source(), "all");
+  if (!names) return names.error();
+  std::vector<formats::Adapter> members(static_cast<std::size_t>(count));
+  Random random(1);
+  const auto fill = [&](std::vector<float>& values, std::int64_t size, float by) {
+    values.resize(static_cast<std::size_t>(size));
+    for (float& value : values) value = by * random.normal();
+  };
+  for (const std::string& name : *names) {
+    const ir::Shape& shape = session.source().find(name)->shape;
+    formats::AdapterWeight weight;
+    weight.rank = rank;
+    weight.inputs = shape[1];
+    weight.outputs = shape[0];
+    fill(weight.a, rank * shape[1], 0.01F);
+    for (formats::Adapter& member : members) {
+      fill(weight.b, shape[0] * rank, 0.01F);
+      member.weights.emplace(name, weight);
+    }
+  }
+  return members;
+}
+
+// Decoding in turn with an adapter for each sequence and with none.
+Status compare_members(engine::Session& session, const Options& options, Measured& measured) {
+  const auto members = some_adapters(session, options.sequences, options.member_rank);
+  if (!members) return members.error();
+  for (std::int64_t i = 0; i <= options.repeat; ++i) {
+    Measured plain, adapted;
+    session.detach();
+    HONE_RETURN_IF_ERROR(round(session, options, i, plain));
+    HONE_RETURN_IF_ERROR(session.attach_population(*members));
+    HONE_RETURN_IF_ERROR(round(session, options, i, adapted));
+    if (i > 0) measured.members.push_back(adapted.decode[0] / plain.decode[0]);
+  }
+  session.detach();
   return {};
 }
 
@@ -168,6 +215,7 @@ Result<Measured> measure(const Options& options, Output& output) {
   for (std::int64_t i = 0; i < options.repeat; ++i) {
     HONE_RETURN_IF_ERROR(round(**session, options, i + 1, measured));
   }
+  if (options.member_rank > 0) HONE_RETURN_IF_ERROR(compare_members(**session, options, measured));
   measured.peak_bytes = resident_memory().peak;
   measured.file_bytes = (*session)->source().file_bytes();
   measured.cache_bytes = (*session)->cache().bytes_per_token() * each * options.sequences;
@@ -204,21 +252,23 @@ Status run_model(const Options& options, Output& output) {
   const double bandwidth_share = share(decode_bytes, measured->limits.read_bytes);
   const double int8_share = share(prefill_operations, measured->limits.int8_operations);
   if (output.json()) {
-    output.document(Json{{"prefill_tokens_per_second", prefill},
-                         {"decode_tokens_per_second", decode},
-                         {"peak_bytes", measured->peak_bytes},
-                         {"file_bytes", measured->file_bytes},
-                         {"cache_bytes", measured->cache_bytes},
-                         {"sequences", options.sequences},
-                         {"first_token_seconds", measured->first_token_seconds},
-                         {"decode_bytes_per_second", decode_bytes},
-                         {"decode_share_of_bandwidth", bandwidth_share},
-                         {"prefill_operations_per_second", prefill_operations},
-                         {"prefill_share_of_int8_peak", int8_share},
-                         {"read_bytes_per_second", measured->limits.read_bytes},
-                         {"int8_operations_per_second", measured->limits.int8_operations},
-                         {"prefill_runs", measured->prefill},
-                         {"decode_runs", measured->decode}});
+    Json document{{"prefill_tokens_per_second", prefill},
+                  {"decode_tokens_per_second", decode},
+                  {"peak_bytes", measured->peak_bytes},
+                  {"file_bytes", measured->file_bytes},
+                  {"cache_bytes", measured->cache_bytes},
+                  {"sequences", options.sequences},
+                  {"first_token_seconds", measured->first_token_seconds},
+                  {"decode_bytes_per_second", decode_bytes},
+                  {"decode_share_of_bandwidth", bandwidth_share},
+                  {"prefill_operations_per_second", prefill_operations},
+                  {"prefill_share_of_int8_peak", int8_share},
+                  {"read_bytes_per_second", measured->limits.read_bytes},
+                  {"int8_operations_per_second", measured->limits.int8_operations},
+                  {"prefill_runs", measured->prefill},
+                  {"decode_runs", measured->decode}};
+    if (!measured->members.empty()) document["members_share"] = median(measured->members);
+    output.document(document);
     return {};
   }
   output.print(fmt::format(
@@ -230,6 +280,10 @@ Status run_model(const Options& options, Output& output) {
       decode, decode_bytes * 1e-9, 100 * bandwidth_share, measured->limits.read_bytes * 1e-9,
       human_bytes(measured->peak_bytes), human_bytes(measured->file_bytes),
       human_duration(measured->first_token_seconds)));
+  if (!measured->members.empty()) {
+    output.print(fmt::format("members  {:8.0f} % of the decode rate with an adapter each\n",
+                             100 * median(measured->members)));
+  }
   return {};
 }
 

@@ -20,6 +20,10 @@ void declare_forward(tune::JobOptions& job, Arguments& arguments) {
                    "of zo: derivatives as they are, over their spread, or their ranks alone");
   arguments.option("--derivative-clip", job.derivative_clip,
                    "of zo: largest derivative along a direction; 0: none", Numbers{0});
+  arguments.option("--trajectory", job.trajectory,
+                   "of zo: every so many steps, directions along which rows hardly moved are left "
+                   "out from then on; 0: never (for soft prompts)",
+                   Integers{0, 4096});
   arguments.option(
       "--layers", job.layers,
       "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");

@@ -156,6 +156,67 @@ Status Session::attach(const formats::Adapter& adapter, double strength) {
   return {};
 }
 
+Status Session::attach_population(std::span<const formats::Adapter> members) {
+  const auto refused = [](const char* what) {
+    return Error{ErrorCode::kInvalidArgument,
+                 what,
+                 "",
+                 "",
+                 "low-rank adapters of the same weights and ranks, one a member",
+                 ""};
+  };
+  if (members.empty()) return refused("a population needs a member");
+  const auto& first = members[0].weights;
+  bool shared = true;
+  for (const formats::Adapter& member : members) {
+    HONE_RETURN_IF_ERROR(formats::check_adapter(member));
+    HONE_RETURN_IF_ERROR(fits_model(member, source_));
+    bool alike =
+        member.kind == formats::AdapterKind::kLora && member.weights.size() == first.size();
+    for (const auto& [name, weight] : member.weights) {
+      const auto other = first.find(name);
+      alike = alike && other != first.end() && other->second.rank == weight.rank;
+      shared = shared && alike && other->second.a == weight.a;
+    }
+    if (!alike) return refused("the members' adapters are not of one form");
+  }
+  const auto count = static_cast<std::int64_t>(members.size());
+  for (const auto& [name, weight] : first) {
+    std::vector<float> a;
+    std::vector<float> b(static_cast<std::size_t>(weight.outputs * weight.rank * count));
+    for (std::int64_t m = 0; m < count; ++m) {
+      const formats::Adapter& member = members[static_cast<std::size_t>(m)];
+      const formats::AdapterWeight& own = member.weights.find(name)->second;
+      if (m == 0 || !shared) a.insert(a.end(), own.a.begin(), own.a.end());
+      const double scale = member.scale(own.rank);
+      for (std::int64_t i = 0; i < std::ssize(own.b); ++i) {
+        const std::int64_t row = i / own.rank, column = i % own.rank;
+        b[static_cast<std::size_t>((row * count + m) * own.rank + column)] =
+            static_cast<float>(own.b[static_cast<std::size_t>(i)] * scale);
+      }
+    }
+    const auto add = [&](std::string tensor, ir::Shape shape, const std::vector<float>& values) {
+      return weights_.add_owned(std::move(tensor), ir::tensor_type(std::move(shape)),
+                                std::as_bytes(std::span(values)));
+    };
+    const std::int64_t wide = count * weight.rank;
+    const auto added_a =
+        add(passes::population_a_name(name), {shared ? weight.rank : wide, weight.inputs}, a);
+    if (!added_a) return added_a.error();
+    const auto added_b = add(passes::population_b_name(name), {weight.outputs, wide}, b);
+    if (!added_b) return added_b.error();
+  }
+  virtual_tokens_ = 0;
+  adapter_ = lora_options(members[0]);
+  adapter_->members = count;
+  adapter_->shared_a = shared;
+  adapter_form_ = fmt::format("{} members{}", count, shared ? " of one A" : "");
+  for (const auto& [name, rank] : adapter_->ranks)
+    adapter_form_ += fmt::format(" {} {}", name, rank);
+  weights_changed();
+  return {};
+}
+
 Status Session::attach_prompt(const formats::Adapter& adapter, double strength) {
   if (strength == 0) {
     detach();
@@ -242,8 +303,8 @@ Status Session::prepare(std::int64_t tokens, std::int64_t sequences, std::int64_
   return {};
 }
 
-SequenceId Session::begin() {
-  sequences_.emplace(next_, Sequence{});
+SequenceId Session::begin(std::int64_t member) {
+  sequences_[next_].member = member;
   return next_++;
 }
 
@@ -305,8 +366,8 @@ void Session::drop_pages(Sequence& sequence, std::size_t keep) {
 
 std::int64_t Session::reuse(SequenceId id, std::span<const TokenId> prompt) {
   const auto at = sequences_.find(id);
-  if (!options_.reuse_prefixes || at == sequences_.end() || !at->second.tokens.empty() ||
-      prompt.empty()) {
+  if (!options_.reuse_prefixes || members() > 1 || at == sequences_.end() ||
+      !at->second.tokens.empty() || prompt.empty()) {
     return 0;
   }
   std::vector<TokenId> whole(static_cast<std::size_t>(virtual_tokens_), kVirtualToken);
@@ -335,6 +396,14 @@ Status Session::check(std::span<const Request> requests) const {
                    ""};
     }
     const Sequence& sequence = sequences_.at(request.sequence);
+    if (sequence.member < 0 || sequence.member >= members()) {
+      return Error{ErrorCode::kOutOfRange,
+                   "the sequence is of a member that the population lacks",
+                   "",
+                   fmt::format("{}", sequence.member),
+                   fmt::format("0 to {}", members() - 1),
+                   ""};
+    }
     const std::int64_t in_front = missing_virtual(sequence);
     const std::int64_t total = static_cast<std::int64_t>(sequence.tokens.size()) + in_front +
                                static_cast<std::int64_t>(request.tokens.size());
@@ -381,6 +450,7 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
   models::Batch batch{0, static_cast<std::int64_t>(requests.size()),
                       (options_.context + kernels::kPageTokens - 1) / kernels::kPageTokens, 0};
   std::vector<std::int32_t> tokens, positions, slots, offsets{0}, pages, rows, virtual_rows;
+  std::vector<std::int32_t> members, row_members;
   pages.assign(static_cast<std::size_t>(batch.sequences * batch.pages), 0);
   for (std::size_t s = 0; s < requests.size(); ++s) {
     const Request& request = requests[s];
@@ -398,11 +468,13 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
       virtual_rows.push_back(
           static_cast<std::int32_t>(i < in_front ? position : static_cast<std::size_t>(INT32_MAX)));
       positions.push_back(static_cast<std::int32_t>(position));
+      members.push_back(static_cast<std::int32_t>(sequence.member));
       slots.push_back(sequence.pages[position / kernels::kPageTokens] * kernels::kPageTokens +
                       static_cast<std::int32_t>(position % kernels::kPageTokens));
       const bool last = i + 1 == count;
       if (last || (i >= in_front && request.logits == Wanted::kAll)) {
         rows.push_back(static_cast<std::int32_t>(tokens.size() - 1));
+        row_members.push_back(members.back());
       }
     }
     offsets.push_back(static_cast<std::int32_t>(tokens.size()));
@@ -420,13 +492,15 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
   const runtime::Program& program = *(*bound)->program;
   std::vector<std::span<const std::byte>> inputs;
   for (const runtime::Slot& slot : program.inputs) {
-    const std::vector<std::int32_t>& values = slot.name == "tokens"       ? tokens
-                                              : slot.name == "positions"  ? positions
-                                              : slot.name == "slots"      ? slots
-                                              : slot.name == "offsets"    ? offsets
-                                              : slot.name == "pages"      ? pages
-                                              : slot.name == kVirtualRows ? virtual_rows
-                                                                          : rows;
+    const std::vector<std::int32_t>& values = slot.name == "tokens"        ? tokens
+                                              : slot.name == "positions"   ? positions
+                                              : slot.name == "slots"       ? slots
+                                              : slot.name == "offsets"     ? offsets
+                                              : slot.name == "pages"       ? pages
+                                              : slot.name == kVirtualRows  ? virtual_rows
+                                              : slot.name == "members"     ? members
+                                              : slot.name == "row_members" ? row_members
+                                                                           : rows;
     inputs.push_back(bytes_of(values));
   }
   const Status ran = runtime::execute(program, {(*bound)->weights, inputs, (*bound)->caches}, pool_,
@@ -443,7 +517,7 @@ Result<std::span<const float>> Session::step(std::span<const Request> requests) 
     sequence.tokens.insert(sequence.tokens.end(), static_cast<std::size_t>(in_front),
                            kVirtualToken);
     sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
-    if (!options_.reuse_prefixes || !sequence.shares) continue;
+    if (!options_.reuse_prefixes || !sequence.shares || this->members() > 1) continue;
     for (std::size_t p = full_before; p < sequence.tokens.size() / kernels::kPageTokens; ++p) {
       cache_->file(sequence.pages[p],
                    std::span(sequence.tokens).first((p + 1) * kernels::kPageTokens));

@@ -68,7 +68,8 @@ class Session {
 
   // Lengths and tokens of sequences are those of their text: virtual tokens of a soft prompt go in
   // front of a sequence's first token by themselves and are not counted.
-  SequenceId begin();
+  // `member` of the population whose adapters are attached; 0 without one.
+  SequenceId begin(std::int64_t member = 0);
   void end(SequenceId id);
   // Forgets the tokens of a sequence from `length` on.
   Status truncate(SequenceId id, std::int64_t length);
@@ -90,6 +91,10 @@ class Session {
   // those of fits_model and kInvalidArgument for a strength or a context that leaves no text; they
   // leave the session as it was.
   Status attach(const formats::Adapter& adapter, double strength = 1);
+  // An adapter for each member of a population, all of kLora with the same weights and ranks: every
+  // sequence runs with its member's, all in one step. Sequences of a population share no pages.
+  Status attach_population(std::span<const formats::Adapter> members);
+  std::int64_t members() const { return adapter_ ? adapter_->members : 1; }
   void detach();
   // Weights were written: beginnings of prompts computed before are not shared any more.
   void weights_changed();
@@ -118,6 +123,7 @@ class Session {
     std::vector<TokenId> tokens;  // kVirtualToken for those of a soft prompt
     std::vector<std::int32_t> pages;
     std::int64_t virtual_tokens = 0;  // in front of the text; set by its first token
+    std::int64_t member = 0;          // of a population
     bool shares = true;               // all its tokens were computed with the present weights
   };
 

@@ -247,35 +247,38 @@ Result<ForwardEstimate> ForwardGradient::tangents(std::span<const TokenBatch> ba
   return estimate;
 }
 
-Result<ForwardEstimate> ForwardGradient::probes(const std::function<Result<double>()>& loss,
-                                                std::int64_t step, Probe probe) {
-  ForwardEstimate estimate;
-  const auto here = probe == Probe::kOneSided ? loss() : Result<double>(0.0);
-  if (!here) return here.error();
+Result<ForwardEstimate> ForwardGradient::probes(const Candidates& candidates, std::int64_t step,
+                                                Probe probe) {
+  const bool pair = probe == Probe::kPair;
+  Status status = pair ? Status{} : candidates.look();
+  HONE_RETURN_IF_ERROR(status);
   keep();
   const Range mine = options_.own_directions();
-  std::vector<double> ends;  // ahead and behind of each direction
-  for (std::int64_t k = mine.begin; k < mine.end; ++k) {
+  for (std::int64_t k = mine.begin; k < mine.end && status.ok(); ++k) {
     move_to(step, k, options_.epsilon);
-    const auto ahead = loss();
-    const bool goes_back = probe == Probe::kPair && ahead.ok();
-    if (goes_back) move_to(step, k, -options_.epsilon);
-    const auto behind = goes_back ? loss() : here;
-    if (!ahead || !behind) {
-      put_back();
-      return ahead ? behind.error() : ahead.error();
-    }
-    ends.insert(ends.end(), {*ahead, *behind});
+    status = candidates.look();
+    if (!pair || !status.ok()) continue;
+    move_to(step, k, -options_.epsilon);
+    status = candidates.look();
   }
   put_back();
+  HONE_RETURN_IF_ERROR(status);
+  const auto losses = candidates.losses();
+  if (!losses) return losses.error();
+  std::vector<double> ends;  // ahead and behind of each direction
+  for (std::size_t i = pair ? 0 : 1; i < losses->size(); ++i) {
+    ends.push_back((*losses)[i]);
+    if (!pair) ends.push_back((*losses)[0]);
+  }
   const auto all = all_of(std::move(ends));
   if (!all) return all.error();
-  const double distance = probe == Probe::kPair ? 2 * options_.epsilon : options_.epsilon;
+  ForwardEstimate estimate;
+  const double distance = pair ? 2 * options_.epsilon : options_.epsilon;
   for (std::size_t i = 0; i + 1 < all->size(); i += 2) {
     estimate.derivatives.push_back(((*all)[i] - (*all)[i + 1]) / distance);
   }
   const double sum = std::accumulate(all->begin(), all->end(), 0.0);
-  estimate.loss = probe == Probe::kPair ? sum / static_cast<double>(all->size()) : *here;
+  estimate.loss = pair ? sum / static_cast<double>(all->size()) : (*losses)[0];
   HONE_RETURN_IF_ERROR(finish(estimate));
   return estimate;
 }
@@ -284,28 +287,35 @@ Result<ForwardEstimate> ForwardGradient::run(std::span<const TokenBatch> batches
                                              std::int64_t step) {
   if (options_.probe == Probe::kTangent) return tangents(batches, step);
   const std::int64_t layer = first_layer(step);
-  return probes([&] { return loss_of(batches, layer); }, step, options_.probe);
+  std::vector<double> losses;
+  const auto look = [&]() -> Status {
+    const auto loss = loss_of(batches, layer);
+    if (!loss) return loss.error();
+    losses.push_back(*loss);
+    return {};
+  };
+  const auto found = [&]() -> Result<std::vector<double>> { return losses; };
+  return probes({look, found, nullptr}, step, options_.probe);
 }
 
-Result<ForwardEstimate> ForwardGradient::run(const std::function<Result<double>()>& loss,
-                                             std::int64_t step) {
-  return probes(loss, step, options_.probe == Probe::kTangent ? Probe::kPair : options_.probe);
+Result<ForwardEstimate> ForwardGradient::run(const Candidates& candidates, std::int64_t step) {
+  if (candidates.order) return ranked(candidates, step);
+  return probes(candidates, step,
+                options_.probe == Probe::kTangent ? Probe::kPair : options_.probe);
 }
 
-Result<ForwardEstimate> ForwardGradient::run(
-    const std::function<Status()>& look,
-    const std::function<Result<std::vector<std::int64_t>>()>& order, std::int64_t step) {
+Result<ForwardEstimate> ForwardGradient::ranked(const Candidates& candidates, std::int64_t step) {
   keep();
   Status status;
   for (std::int64_t k = 0; k < options_.directions && status.ok(); ++k) {
     move_to(step, k, options_.epsilon);
-    status = look();
+    status = candidates.look();
   }
   put_back();
   HONE_RETURN_IF_ERROR(status);
-  const auto ranked = order();
-  if (!ranked) return ranked.error();
-  auto coefficients = optim::coefficients_of_ranking(*ranked, options_.directions);
+  const auto order = candidates.order();
+  if (!order) return order.error();
+  auto coefficients = optim::coefficients_of_ranking(*order, options_.directions);
   if (!coefficients) return coefficients.error();
   ForwardEstimate estimate;
   estimate.coefficients = *std::move(coefficients);

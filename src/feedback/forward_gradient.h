@@ -67,6 +67,15 @@ struct Perturbed {
   bool fixed = false;  // never moves
 };
 
+// Feedback about candidates that are all looked at first, so that they may be tried side by side.
+// `look` is called with the parameters at each; then `losses` gives one for each of them, lower is
+// better, or `order` names them, best first.
+struct Candidates {
+  std::function<Status()> look;
+  std::function<Result<std::vector<double>>()> losses;
+  std::function<Result<std::vector<std::int64_t>>()> order;
+};
+
 struct ForwardEstimate {
   double loss = 0;
   std::vector<double> derivatives;   // of the loss along each direction, clipped
@@ -86,14 +95,9 @@ class ForwardGradient {
   // Tries the directions of a step on batches whose losses add up; where ranks share examples, on
   // this rank's part of them. Parameters are as before, to the bit.
   Result<ForwardEstimate> run(std::span<const TokenBatch> batches, std::int64_t step);
-  // A loss of any kind, lower is better: `loss()` is called with the parameters at each probe.
-  // kTangent probes pairs here.
-  Result<ForwardEstimate> run(const std::function<Result<double>()>& loss, std::int64_t step);
-  // A ranking alone: `look()` is called with the parameters at each candidate, w + epsilon z_k, and
-  // `order()` then gives them best first (optim::coefficients_of_ranking).
-  Result<ForwardEstimate> run(const std::function<Status()>& look,
-                              const std::function<Result<std::vector<std::int64_t>>()>& order,
-                              std::int64_t step);
+  // By losses of any kind (kTangent probes pairs here), or by an order alone, of w + epsilon z_k
+  // (optim::coefficients_of_ranking).
+  Result<ForwardEstimate> run(const Candidates& candidates, std::int64_t step);
   // gradients[i] = sum of coefficients times the step's directions of tensor i: of the estimate, or
   // of what was written down of it.
   void expand(std::span<const double> coefficients, std::int64_t step,
@@ -127,8 +131,8 @@ class ForwardGradient {
   Result<Units> gathered(const Units& mine) const;
   Result<std::vector<double>> all_of(std::vector<double> mine) const;
   Result<ForwardEstimate> tangents(std::span<const TokenBatch> batches, std::int64_t step);
-  Result<ForwardEstimate> probes(const std::function<Result<double>()>& loss, std::int64_t step,
-                                 Probe probe);
+  Result<ForwardEstimate> probes(const Candidates& candidates, std::int64_t step, Probe probe);
+  Result<ForwardEstimate> ranked(const Candidates& candidates, std::int64_t step);
   Status finish(ForwardEstimate& estimate) const;
 
   engine::Session& session_;

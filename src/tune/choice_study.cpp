@@ -147,8 +147,10 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
     const auto forward = job.forward_options();
     if (!forward) return forward.error();
     options.forward = *forward;
-    options.batches = [this](std::span<const std::size_t> which) {
-      return std::vector<feedback::TokenBatch>{choice_batch(training_, which)};
+    options.trajectory = job.trajectory;
+    const std::int64_t in_front = trained->virtual_tokens;
+    options.batches = [this, in_front](std::span<const std::size_t> which) {
+      return std::vector<feedback::TokenBatch>{choice_batch(training_, which, in_front)};
     };
     if (method.fixed_a && job.factor == "inputs") {
       std::vector<feedback::TokenBatch> some;
@@ -181,9 +183,10 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
   scoring.forward_only = true;
   for (const TrainedTensor& tensor : trained->tensors) scoring.trained.push_back(tensor.name);
   feedback::Gradient forward(*session_, scoring);
-  const auto scores = score_choices(forward, test_);
+  const auto scores = score_choices(forward, test_, nullptr, trained->virtual_tokens);
   if (!scores) return scores.error();
   outcome.test = *scores;
+  outcome.removed = (*trainer)->removed_directions();
   outcome.trained = std::make_shared<const Trained>(*trained);
   return outcome;
 }

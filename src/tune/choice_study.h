@@ -44,6 +44,7 @@ struct ChoiceOutcome {
   double seconds = 0;        // of all steps
   double planned_bytes = 0;  // activations, work, directions and what is trained
   std::int64_t clipped = 0, skipped = 0;
+  std::int64_t removed = 0;                // directions of the trajectories, at the end
   std::vector<double> losses;              // of each step
   std::shared_ptr<const Trained> trained;  // in the session's memory, until the next run
 };

@@ -47,14 +47,14 @@ std::vector<ChoiceExample> choice_examples(const formats::Tokenizer& tokenizer,
 }
 
 feedback::TokenBatch choice_batch(std::span<const ChoiceExample> examples,
-                                  std::span<const std::size_t> which) {
+                                  std::span<const std::size_t> which, std::int64_t virtual_tokens) {
   feedback::TokenBatch batch;
   for (std::size_t question = 0; question < which.size(); ++question) {
     const ChoiceExample& example = examples[which[question]];
     const bool single =
         std::ranges::all_of(example.choices, [](const auto& c) { return c.size() == 1; });
     const std::vector<std::uint8_t> nothing(example.prompt.size(), 0);
-    if (single) batch.add(example.prompt, nothing);
+    if (single) batch.add(example.prompt, nothing, 1.0F, virtual_tokens);
     const auto add_choice = [&](std::size_t c) {
       const auto index = static_cast<std::int32_t>(batch.choice_questions.size());
       batch.choice_questions.push_back(static_cast<std::int32_t>(question));
@@ -68,7 +68,7 @@ feedback::TokenBatch choice_batch(std::span<const ChoiceExample> examples,
         tokens.insert(tokens.end(), words.begin(), words.end());
         std::vector<std::uint8_t> learn(tokens.size(), 0);
         std::fill(learn.end() - std::ssize(words), learn.end(), std::uint8_t{1});
-        batch.add(tokens, learn);
+        batch.add(tokens, learn, 1.0F, virtual_tokens);
       }
       batch.row_choices.resize(batch.rows.size(), index);
     };
@@ -82,7 +82,7 @@ feedback::TokenBatch choice_batch(std::span<const ChoiceExample> examples,
 
 Result<ChoiceScores> score_choices(feedback::Gradient& forward,
                                    std::span<const ChoiceExample> examples,
-                                   std::vector<double>* margins) {
+                                   std::vector<double>* margins, std::int64_t virtual_tokens) {
   ChoiceScores scores;
   const auto count = static_cast<double>(examples.size());
   for (std::size_t first = 0; first < examples.size(); first += kScoredTogether) {
@@ -90,7 +90,7 @@ Result<ChoiceScores> score_choices(feedback::Gradient& forward,
     for (std::size_t i = first; i < std::min(first + kScoredTogether, examples.size()); ++i) {
       which.push_back(i);
     }
-    const feedback::TokenBatch batch = choice_batch(examples, which);
+    const feedback::TokenBatch batch = choice_batch(examples, which, virtual_tokens);
     auto outcome = forward.run(batch);
     if (!outcome) return outcome.error();
     scores.accuracy += static_cast<double>(outcome->right) / count;

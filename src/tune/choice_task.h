@@ -36,9 +36,11 @@ std::vector<ChoiceExample> choice_examples(const formats::Tokenizer& tokenizer,
                                            std::int64_t most, std::uint64_t seed);
 
 // Some questions in one batch. Where every choice is one token, a question is one sequence whose
-// last token predicts all of them; otherwise each choice is a sequence.
+// last token predicts all of them; otherwise each choice is a sequence. Places for `virtual_tokens`
+// of a soft prompt come in front of each.
 feedback::TokenBatch choice_batch(std::span<const ChoiceExample> examples,
-                                  std::span<const std::size_t> which);
+                                  std::span<const std::size_t> which,
+                                  std::int64_t virtual_tokens = 0);
 
 // Of all questions, in batches: the part that is answered rightly, and the mean loss. `margins`, if
 // given, gets each question's log-odds of choice 1 against choice 0 (two choices).
@@ -48,7 +50,8 @@ struct ChoiceScores {
 };
 Result<ChoiceScores> score_choices(feedback::Gradient& forward,
                                    std::span<const ChoiceExample> examples,
-                                   std::vector<double>* margins = nullptr);
+                                   std::vector<double>* margins = nullptr,
+                                   std::int64_t virtual_tokens = 0);
 
 // Accuracy where the answer is choice 1 for margins above the training examples' median: what a
 // prompt knows but for its bias (Zhao et al. 2021, "Calibrate before use", in spirit).

@@ -38,6 +38,7 @@ std::int64_t pages_of(std::int64_t tokens) {
 // is left of each.
 struct Prepared {
   std::size_t example = 0;
+  std::int64_t member = 0;
   std::vector<TokenId> prompt;
   std::vector<std::vector<TokenId>> tails;
 
@@ -157,8 +158,8 @@ class Sequences {
   }
   Sequences(const Sequences&) = delete;
   Sequences& operator=(const Sequences&) = delete;
-  SequenceId begin() {
-    ids_.push_back(session_.begin());
+  SequenceId begin(std::int64_t member) {
+    ids_.push_back(session_.begin(member));
     return ids_.back();
   }
   void end(SequenceId id) {
@@ -185,7 +186,7 @@ class ChoiceGroup {
   Result<std::vector<std::vector<ChoiceScore>>> score() {
     std::size_t choices = 0;
     for (const Prepared& one : examples_) {
-      ids_.push_back(sequences_.begin());
+      ids_.push_back(sequences_.begin(one.member));
       scores_.emplace_back(one.tails.size());
       choices = std::max(choices, one.tails.size());
     }
@@ -335,8 +336,7 @@ class Answering {
       for (std::size_t i = active_.size(); i-- > 0;) {
         if (!active_[i].ended) continue;
         sequences_.end(active_[i].id);
-        done(active_[i].example, std::move(active_[i].text),
-             static_cast<std::int64_t>(active_[i].count));
+        done(*active_[i].asked, std::move(active_[i].text), active_[i].count);
         active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
       }
     }
@@ -346,7 +346,7 @@ class Answering {
  private:
   struct Active {
     SequenceId id = 0;
-    std::size_t example = 0;
+    const Prepared* asked = nullptr;
     TokenId last = 0;
     std::string text;
     std::int64_t count = 0;
@@ -367,8 +367,8 @@ class Answering {
 
   Status start(const Prepared& example) {
     Active one;
-    one.id = sequences_.begin();
-    one.example = example.example;
+    one.id = sequences_.begin(example.member);
+    one.asked = &example;
     one.pages = pages_needed(example);
     const std::span<const TokenId> prompt(example.prompt);
     const auto reused = static_cast<std::size_t>(session_.reuse(one.id, prompt));
@@ -489,7 +489,10 @@ Result<EvalReport> evaluate(Session& session, const Tokenizer& tokenizer,
           examples[i]);
     }
     report.prompt_tokens += size_of(prepared->prompt);
-    (prepared->tails.empty() ? questions : choices).push_back(*std::move(prepared));
+    for (std::int64_t member = 0; member < options.members; ++member) {
+      prepared->member = member;
+      (prepared->tails.empty() ? questions : choices).push_back(*prepared);
+    }
   }
   // By length: steps of the same shape share their program.
   std::ranges::stable_sort(choices, {}, [](const Prepared& one) { return one.prompt.size(); });
@@ -497,7 +500,7 @@ Result<EvalReport> evaluate(Session& session, const Tokenizer& tokenizer,
   std::int64_t done = 0;
   const auto advance = [&](std::size_t count) {
     done += static_cast<std::int64_t>(count);
-    if (options.progress) options.progress(done, static_cast<std::int64_t>(examples.size()));
+    if (options.progress) options.progress(done, std::ssize(examples) * options.members);
   };
   std::span<const Prepared> left(choices);
   while (!left.empty() && report.complete) {
@@ -511,6 +514,7 @@ Result<EvalReport> evaluate(Session& session, const Tokenizer& tokenizer,
     for (std::size_t i = 0; i < size; ++i) {
       EvalOutcome outcome;
       outcome.example = left[i].example;
+      outcome.member = left[i].member;
       outcome.scores = std::move((*scores)[i]);
       judge(outcome, examples[outcome.example]);
       report.outcomes.push_back(std::move(outcome));
@@ -521,21 +525,24 @@ Result<EvalReport> evaluate(Session& session, const Tokenizer& tokenizer,
   if (report.complete && !questions.empty()) {
     const auto complete =
         Answering(session, tokenizer, options)
-            .run(questions, [&](std::size_t example, std::string said, std::int64_t tokens) {
+            .run(questions, [&](const Prepared& asked, std::string said, std::int64_t tokens) {
               EvalOutcome outcome;
-              outcome.example = example;
+              outcome.example = asked.example;
+              outcome.member = asked.member;
               outcome.said = std::move(said);
               outcome.tokens = tokens;
               outcome.extracted = matcher->extract(outcome.said);
               outcome.right = outcome.extracted &&
-                              matcher->matches(*outcome.extracted, examples[example].answers);
+                              matcher->matches(*outcome.extracted, examples[asked.example].answers);
               report.outcomes.push_back(std::move(outcome));
               advance(1);
             });
     if (!complete) return complete.error();
     report.complete = *complete;
   }
-  std::ranges::sort(report.outcomes, {}, &EvalOutcome::example);
+  std::ranges::sort(report.outcomes, {}, [](const EvalOutcome& outcome) {
+    return std::pair(outcome.member, outcome.example);
+  });
   summarize(report, examples);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;

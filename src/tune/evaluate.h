@@ -23,6 +23,8 @@ struct EvalOptions {
   std::int64_t most_tokens = 64;         // of an answer in the model's own words
   std::vector<std::string> stops;        // which also ends before one of these
   MatchOptions match;
+  // Every example is asked of each member of the population that the session runs, side by side.
+  std::int64_t members = 1;
   std::function<bool()> interrupted;  // asked between steps; what is done is reported
   std::function<void(std::int64_t done, std::int64_t total)> progress;
 };
@@ -40,7 +42,8 @@ struct ChoiceScore {
 
 struct EvalOutcome {
   std::size_t example = 0;  // its index
-  bool right = false;       // exact match, or the choice of the highest sum
+  std::int64_t member = 0;
+  bool right = false;  // exact match, or the choice of the highest sum
   // Multiple choice.
   std::vector<ChoiceScore> scores;
   std::size_t best = 0;                // by the sum
@@ -62,7 +65,7 @@ struct Proportion {
 Proportion proportion(std::int64_t count, std::int64_t total);
 
 struct EvalReport {
-  std::vector<EvalOutcome> outcomes;  // in the order of the examples
+  std::vector<EvalOutcome> outcomes;  // in the order of the examples, member after member
   // Multiple choice; total 0 where there is none.
   Proportion by_sum, per_token, per_character;
   double chance = 0;                    // of guessing

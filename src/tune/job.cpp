@@ -63,6 +63,7 @@ void each_option(Options& o, Visit visit) {
   visit("noise", o.noise);
   visit("shaping", o.shaping);
   visit("derivative_clip", o.derivative_clip);
+  visit("trajectory", o.trajectory);
   visit("layers", o.layers);
   visit("reward", o.reward);
   visit("rank_program", o.rank);
@@ -284,6 +285,7 @@ Status Job::choose_rule() {
   trainer_options_.batch = options_.batch;
   trainer_options_.seed = options_.seed;
   trainer_options_.update_inside = options_.update_inside;
+  trainer_options_.trajectory = options_.trajectory;
   trainer_options_.rounding = rounding_pass(options_.rounding);
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
@@ -360,24 +362,14 @@ Status Job::make_judge() {
       std::make_unique<Judge>(*session_, *tokenizer_, trained_, std::move(asked),
                               JudgeOptions{options_.reward, options_.rank, options_.answer_tokens,
                                            chat() == nullptr, options_.program_seconds});
+  TrainerOptions::Judging judging;
+  judging.look = [this](std::span<const std::size_t> which) { return judge_->look(which); };
   if (options_.rank.empty()) {
-    trainer_options_.objective = [this](std::span<const std::size_t> which) {
-      return judge_->objective(which);
-    };
-    return {};
+    judging.losses = [this] { return judge_->losses(); };
+  } else {
+    judging.order = [this] { return judge_->order(); };
   }
-  trainer_options_.ranking =
-      TrainerOptions::Ranking{[this](std::span<const std::size_t> which) -> Status {
-                                auto said = judge_->answers(which);
-                                if (!said) return said.error();
-                                candidates_.push_back(*std::move(said));
-                                return {};
-                              },
-                              [this] {
-                                auto order = judge_->order(candidates_);
-                                candidates_.clear();
-                                return order;
-                              }};
+  trainer_options_.judging = std::move(judging);
   return {};
 }
 

@@ -63,6 +63,7 @@ struct JobOptions {
   std::string noise = "rademacher";
   std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
   double derivative_clip = 0;    // of each direction's; 0: none
+  std::int64_t trajectory = 0;   // TrainerOptions::trajectory
   // That move: auto (the last sixth), all, random, or the number of the last ones.
   std::string layers = "auto";
   std::string reward;               // a program whose numbers are maximized instead
@@ -150,7 +151,6 @@ class Job {
   std::vector<Example> held_out_;
   Trained trained_;
   std::unique_ptr<Judge> judge_;  // of rewards and rankings
-  std::vector<std::vector<feedback::Judged>> candidates_;
   std::unique_ptr<Trainer> trainer_;
   TrainerOptions trainer_options_;
   std::int64_t steps_ = 0;

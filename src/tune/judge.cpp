@@ -4,41 +4,65 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "feedback/program.h"
 #include "tune/evaluate.h"
 
 namespace hone::tune {
+namespace {
 
-// The trained tensors serve the session as its adapter while it answers, and come back to the bit:
-// attaching puts the scale into B.
-Result<std::vector<feedback::Judged>> Judge::answers(std::span<const std::size_t> which) {
-  const formats::Adapter adapter = adapter_of(trained_, session_);
-  HONE_RETURN_IF_ERROR(session_.attach(adapter));
-  session_.weights_changed();
+// Candidates that answer at once: their adapters are multiplied as one.
+constexpr std::size_t kTogether = 8;
+
+}  // namespace
+
+Status Judge::look(std::span<const std::size_t> which) {
+  which_.assign(which.begin(), which.end());
+  waiting_.push_back(adapter_of(trained_, session_));
+  const bool together = waiting_.back().kind == formats::AdapterKind::kLora;
+  if (waiting_.size() < (together ? kTogether : 1)) return {};
+  return ask();
+}
+
+// A single adapter lies where the trained one does, which comes back to the bit; those of a
+// population lie beside it.
+Status Judge::ask() {
+  if (waiting_.empty()) return {};
+  const std::vector<formats::Adapter> candidates = std::exchange(waiting_, {});
+  const bool alone = candidates.size() == 1;
+  const formats::Adapter trained = adapter_of(trained_, session_);
+  HONE_RETURN_IF_ERROR(alone ? session_.attach(candidates[0])
+                             : session_.attach_population(candidates));
   std::vector<EvalExample> asked;
-  for (const std::size_t i : which) asked.push_back(examples_[i]);
+  for (const std::size_t i : which_) asked.push_back(examples_[i]);
   EvalOptions how;
   how.most_tokens = options_.most_tokens;
   how.raw = options_.raw;
+  how.members = std::ssize(candidates);
   auto report = evaluate(session_, tokenizer_, asked, how);
   session_.detach();
-  trained_.write_back(adapter);
+  if (alone) trained_.write_back(trained);
   if (!report) return report.error();
-  std::vector<feedback::Judged> judged;
   for (const EvalOutcome& outcome : report->outcomes) {
+    if (outcome.example == 0) said_.emplace_back();
     const EvalExample& example = asked[outcome.example];
     feedback::Judged each{example.prompt, outcome.said, example.answers};
     if (!example.choices.empty()) {
       each.answer = example.choices[outcome.best];
       each.references = {example.choices[example.answer]};
     }
-    judged.push_back(std::move(each));
+    said_.back().push_back(std::move(each));
   }
-  return judged;
+  return {};
 }
 
-Result<double> Judge::reward_of(const std::vector<feedback::Judged>& answers) const {
+Result<std::vector<Judge::Answers>> Judge::answers() {
+  HONE_RETURN_IF_ERROR(ask());
+  return std::exchange(said_, {});
+}
+
+Result<double> Judge::reward_of(const Answers& answers) const {
   const bool exact = options_.reward == "accuracy";
   if (!exact && options_.reward != "f1") {
     feedback::ProgramOptions how;
@@ -56,20 +80,25 @@ Result<double> Judge::reward_of(const std::vector<feedback::Judged>& answers) co
   return sum / static_cast<double>(answers.size());
 }
 
-Result<double> Judge::objective(std::span<const std::size_t> which) {
-  const auto said = answers(which);
-  if (!said) return said.error();
-  const auto reward = reward_of(*said);
-  if (!reward) return reward.error();
-  return -*reward;
+Result<std::vector<double>> Judge::losses() {
+  const auto candidates = answers();
+  if (!candidates) return candidates.error();
+  std::vector<double> losses;
+  for (const Answers& each : *candidates) {
+    const auto reward = reward_of(each);
+    if (!reward) return reward.error();
+    losses.push_back(-*reward);
+  }
+  return losses;
 }
 
-Result<std::vector<std::int64_t>> Judge::order(
-    std::span<const std::vector<feedback::Judged>> candidates) const {
+Result<std::vector<std::int64_t>> Judge::order() {
+  const auto candidates = answers();
+  if (!candidates) return candidates.error();
   std::string lines;
-  for (std::size_t c = 0; c < candidates.size(); ++c) {
+  for (std::size_t c = 0; c < candidates->size(); ++c) {
     nlohmann::ordered_json line{{"candidate", c}, {"answers", nlohmann::ordered_json::array()}};
-    for (const feedback::Judged& each : candidates[c]) {
+    for (const feedback::Judged& each : (*candidates)[c]) {
       line["answers"].push_back(
           {{"prompt", each.prompt}, {"answer", each.answer}, {"references", each.references}});
     }
@@ -79,7 +108,7 @@ Result<std::vector<std::int64_t>> Judge::order(
   how.seconds = options_.seconds;
   const auto said = feedback::ask_program(options_.rank, lines, how);
   if (!said) return said.error().in("--rank");
-  auto order = feedback::ranking_of(*said, static_cast<std::int64_t>(candidates.size()));
+  auto order = feedback::ranking_of(*said, std::ssize(*candidates));
   if (!order) return order.error().in("--rank " + options_.rank);
   return order;
 }

@@ -37,22 +37,28 @@ class Judge {
         examples_(std::move(examples)),
         options_(std::move(options)) {}
 
-  // Minus the mean reward of what the model says now about some examples, by greedy decoding.
-  Result<double> objective(std::span<const std::size_t> which);
-  // What the model says now, for ranking: JSON lines.
-  Result<std::vector<feedback::Judged>> answers(std::span<const std::size_t> which);
-  // The order of candidates, best first, by the program.
-  Result<std::vector<std::int64_t>> order(
-      std::span<const std::vector<feedback::Judged>> candidates) const;
+  // Remembers the trained adapter as a candidate, to be asked `which` of the examples, the same for
+  // all candidates until they are judged. Plain adapters answer side by side, some at a time.
+  Status look(std::span<const std::size_t> which);
+  // Of the candidates since the last call, by greedy decoding: minus the mean reward of each.
+  Result<std::vector<double>> losses();
+  // Or their places by the program, best first.
+  Result<std::vector<std::int64_t>> order();
 
  private:
-  Result<double> reward_of(const std::vector<feedback::Judged>& answers) const;
+  using Answers = std::vector<feedback::Judged>;
+  Status ask();
+  Result<std::vector<Answers>> answers();
+  Result<double> reward_of(const Answers& answers) const;
 
   engine::Session& session_;
   const formats::Tokenizer& tokenizer_;
   Trained& trained_;
   std::vector<EvalExample> examples_;
   JudgeOptions options_;
+  std::vector<std::size_t> which_;
+  std::vector<formats::Adapter> waiting_;  // candidates that have not been asked
+  std::vector<Answers> said_;              // of those that have
 };
 
 }  // namespace hone::tune

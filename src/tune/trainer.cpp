@@ -191,17 +191,45 @@ void Trainer::expand_history(std::int64_t step) {
   forward_gradient_->expand(
       std::span(history_).subspan(static_cast<std::size_t>(step) * directions, directions), step,
       gradients_);
+  if (options_.trajectory > 0) follow_trajectories();
   current_.assign(gradients_.begin(), gradients_.end());
+}
+
+std::int64_t Trainer::removed_directions() const {
+  std::int64_t removed = 0;
+  for (const optim::Trajectory& trajectory : trajectories_) removed += trajectory.removed();
+  return removed;
+}
+
+// Each row's gradient loses the directions without movement, and the length that noise along the
+// others adds to an estimate of n directions: sqrt((d + n - 1) / n) (ZOODiP, section 4.2).
+void Trainer::follow_trajectories() {
+  std::size_t row = 0;
+  const auto directions = static_cast<double>(options_.forward->directions);
+  for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+    if (trained_.tensors[i].fixed) continue;
+    const auto width = static_cast<std::size_t>(shapes_[i].columns);
+    for (std::size_t begin = 0; begin < gradients_[i].size(); begin += width, ++row) {
+      if (row >= trajectories_.size()) trajectories_.emplace_back(options_.trajectory);
+      optim::Trajectory& trajectory = trajectories_[row];
+      trajectory.add(trained_.tensors[i].values.subspan(begin, width));
+      const std::span<float> gradient = std::span(gradients_[i]).subspan(begin, width);
+      trajectory.project(gradient);
+      const double left = static_cast<double>(width) - static_cast<double>(trajectory.removed());
+      const double longer = std::sqrt((left + directions - 1) / directions);
+      for (float& value : gradient) value = static_cast<float>(value / longer);
+    }
+  }
 }
 
 Status Trainer::estimate(std::span<const std::size_t> chosen,
                          std::span<const feedback::TokenBatch> batches, StepReport& report) {
-  auto estimate = options_.ranking
-                      ? forward_gradient_->run([&] { return options_.ranking->look(chosen); },
-                                               options_.ranking->order, step_)
-                  : options_.objective
-                      ? forward_gradient_->run([&] { return options_.objective(chosen); }, step_)
-                      : forward_gradient_->run(batches, step_);
+  const auto judged = [&] {
+    const TrainerOptions::Judging& judging = *options_.judging;
+    return forward_gradient_->run(
+        {[&] { return judging.look(chosen); }, judging.losses, judging.order}, step_);
+  };
+  auto estimate = options_.judging ? judged() : forward_gradient_->run(batches, step_);
   if (!estimate) return estimate.error();
   report.loss = estimate->loss;
   report.clipped = estimate->clipped;
@@ -245,6 +273,7 @@ void Trainer::take_back(std::int64_t step) {
     std::ranges::copy(states_before_[i], states_[i].begin());
   }
   values_before_.clear();
+  for (optim::Trajectory& trajectory : trajectories_) trajectory.forget_last();
   const auto directions = static_cast<std::size_t>(options_.forward->directions);
   const auto first = history_.begin() +
                      static_cast<std::ptrdiff_t>(step) * static_cast<std::ptrdiff_t>(directions);
@@ -416,7 +445,7 @@ Result<double> seconds_of(const Run& run) {
 
 // What judges run is not measured, nor what several processes wait for: the roofline stands in.
 Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) {
-  if (options_.objective || options_.ranking || options_.forward->ranks.size > 1) {
+  if (options_.judging || options_.forward->ranks.size > 1) {
     const auto plan = this->plan();
     if (!plan) return plan.error();
     return plan->cost.seconds;

@@ -18,6 +18,7 @@
 #include "feedback/gradient.h"
 #include "optim/registry.h"
 #include "optim/schedule.h"
+#include "optim/trajectory.h"
 #include "tune/checkpoint.h"
 #include "tune/data/example.h"
 #include "tune/trained.h"
@@ -42,16 +43,18 @@ struct TrainerOptions {
   cost::Machine machine;                // limits, for estimates of time
   // Gradients are estimated by forward passes; the seed is the trainer's.
   std::optional<feedback::ForwardOptions> forward;
-  // What forward passes lower instead of the loss, by the examples (their places in the data): a
-  // reward's opposite. Called with the parameters at each probe.
-  std::function<Result<double>(std::span<const std::size_t> examples)> objective;
-  // Where candidates can only be ranked: `look` sees what the examples become at one of them,
-  // `order` then names them, best first.
-  struct Ranking {
+  // Rows of what forward passes move forget, every so many steps, the directions along which they
+  // hardly moved (optim::Trajectory); 0: never.
+  std::int64_t trajectory = 0;
+  // Where feedback is no loss of the examples: `look` sees what these (their places in the data)
+  // become at a candidate, with the parameters there; then `losses` (a reward's opposite) or
+  // `order` tells of all candidates since (feedback::Candidates).
+  struct Judging {
     std::function<Status(std::span<const std::size_t> examples)> look;
+    std::function<Result<std::vector<double>>()> losses;
     std::function<Result<std::vector<std::int64_t>>()> order;
   };
-  std::optional<Ranking> ranking;
+  std::optional<Judging> judging;
   // How some examples (their places in the data) become program runs; empty: sequences with a mask,
   // whose losses count the same.
   std::function<std::vector<feedback::TokenBatch>(std::span<const std::size_t> examples)> batches;
@@ -118,6 +121,8 @@ class Trainer {
   Status restore(const Checkpoint& checkpoint);
   // SHA-256 of all trained values: equal for equal runs.
   std::string hash() const;
+  // Of all trajectories, now.
+  std::int64_t removed_directions() const;
 
  private:
   Trainer(engine::Session& session, Trained& trained, std::span<const Example> examples,
@@ -132,6 +137,7 @@ class Trainer {
   Status estimate(std::span<const std::size_t> chosen,
                   std::span<const feedback::TokenBatch> batches, StepReport& report);
   void expand_history(std::int64_t step);
+  void follow_trajectories();
   void clip_and_update(StepReport& report);
   void keep_before_update();
   void take_back(std::int64_t step);
@@ -163,6 +169,7 @@ class Trainer {
   // before back (infinite then) and halves the rate from there on.
   std::vector<double> history_;
   double rate_factor_ = 1;
+  std::vector<optim::Trajectory> trajectories_;    // of each row that moves
   std::vector<std::vector<float>> values_before_;  // of the last update
   std::vector<std::vector<std::byte>> states_before_;
   std::int64_t step_ = 0;

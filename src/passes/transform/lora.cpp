@@ -77,6 +77,16 @@ class Adding {
   Status check() const {
     const std::set<std::string> names = parameter_names(graph_);
     std::set<std::string> found;
+    const bool alone = options_.members == 1;
+    if (options_.members < 1 ||
+        (!alone && (options_.form != AdapterForm::kLora || options_.dropout > 0))) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "a population has one plain adapter a member",
+                   "",
+                   fmt::format("{} members", options_.members),
+                   "low-rank adapters without magnitudes, pooling or dropout",
+                   ""};
+    }
     for (const ir::Operation& operation : graph_.operations) {
       const std::string* name = weight_name(graph_, operation);
       if (name == nullptr || !options_.ranks.contains(*name)) continue;
@@ -151,9 +161,44 @@ class Adding {
     ir::ValueId x = rewriter_.map(dense_input(graph_, matmul));
     if (options_.dropout > 0) x = drop(x);
     if (pooled) x = emit("pool_columns", {x});
+    if (options_.members > 1) return population(x, weight, name, rank);
     ir::ValueId low = emit("matmul", {x, parameter(lora_a_name(name), {rank, columns})});
     if (options_.scale != 1) low = emit("scale", {low}, {{"factor", options_.scale}});
     return emit("matmul", {low, parameter(lora_b_name(name), {weight.rows(), rank})});
+  }
+
+  // B [e_m (x) A x] for each row's member m: one product for all of them.
+  ir::ValueId population(ir::ValueId x, const ir::Type& weight, const std::string& name,
+                         std::int64_t rank) {
+    const std::int64_t wide = options_.members * rank;
+    ir::ValueId low =
+        emit("matmul", {x, parameter(population_a_name(name),
+                                     {options_.shared_a ? rank : wide, weight.columns()})});
+    if (options_.scale != 1) low = emit("scale", {low}, {{"factor", options_.scale}});
+    if (low < 0) return -1;
+    low = emit("member_columns", {low, members_of(rewriter_.result().type(low).rows())},
+               {{"members", options_.members}, {"rank", rank}});
+    return emit("matmul", {low, parameter(population_b_name(name), {weight.rows(), wide})});
+  }
+
+  // The input that names the members of so many rows: behind the last attention a graph goes on
+  // with the wanted rows alone.
+  ir::ValueId members_of(std::int64_t rows) {
+    const auto [known, fresh] = members_.try_emplace(rows, -1);
+    if (fresh) {
+      known->second = rewriter_.emit_source(
+          ops::find_op("input"), ir::tensor_type({rows}, DType::kI32),
+          {{"name", std::string(rows == tokens() ? "members" : "row_members")}});
+    }
+    return known->second;
+  }
+
+  std::int64_t tokens() const {
+    for (const ir::Operation& operation : graph_.operations) {
+      const bool found = operation.is("input") && operation.attributes.text("name") == "tokens";
+      if (found) return graph_.type(operation.results[0]).elements();
+    }
+    return 0;
   }
 
   ir::ValueId drop(ir::ValueId x) {
@@ -220,6 +265,7 @@ class Adding {
   std::vector<const ir::Operation*> readers_;  // the last reader of each value
   std::vector<ir::ValueId> late_;              // old product to the new branch that its reader adds
   std::map<std::string, ir::ValueId, std::less<>> parameters_;
+  std::map<std::int64_t, ir::ValueId> members_;  // by their number
   ir::ValueId draws_ = -1;
   std::int64_t streams_ = 0;
 };
@@ -243,6 +289,8 @@ Result<ir::Graph> run(const ir::Graph& graph) {
 
 std::string lora_a_name(std::string_view weight) { return std::string(weight) + ".lora_a"; }
 std::string lora_b_name(std::string_view weight) { return std::string(weight) + ".lora_b"; }
+std::string population_a_name(std::string_view weight) { return lora_a_name(weight) + ".members"; }
+std::string population_b_name(std::string_view weight) { return lora_b_name(weight) + ".members"; }
 std::string lora_magnitude_name(std::string_view weight) { return std::string(weight) + ".lora_m"; }
 std::string lora_gain_name(std::string_view weight) { return std::string(weight) + ".lora_gain"; }
 

@@ -32,6 +32,11 @@ struct LoraOptions {
   double dropout = 0;
   // Of kDora: magnitude / norm is a parameter of its own instead of being computed in each run.
   bool fixed_gain = false;
+  // Adapters of so many members of a population at once, of kLora: each row of the batch is served
+  // by the adapter of its member, which the inputs "members" (N tokens) and "row_members" (rows
+  // whose logits are wanted) name. A is (M r, K), or one for all if `shared_a`; B is (R, M r).
+  std::int64_t members = 1;
+  bool shared_a = false;
   // A and B carry the attribute `writable`: the pass `layout` leaves them row-major, so that
   // whoever writes them in place is seen at the next run.
   bool writable = false;
@@ -40,13 +45,17 @@ struct LoraOptions {
 // Parameters of a weight's adapter, both f32: A (r, K), for pooled ones (r, K / 32); B (R, r).
 std::string lora_a_name(std::string_view weight);  // "blk.0.attn_q.weight.lora_a"
 std::string lora_b_name(std::string_view weight);
+// Of a population, so that they stand beside those of one adapter.
+std::string population_a_name(std::string_view weight);
+std::string population_b_name(std::string_view weight);
 std::string lora_magnitude_name(std::string_view weight);  // (R), of kDora
 std::string lora_gain_name(std::string_view weight);       // (R), of kDora with a fixed gain
 
 // Adds adapters to every matmul with the weights that `ranks` names; comes before the passes that
 // fuse or pack. Where the product is only added to a residual, the adapter's part is added after
 // it, so that both sums fuse with their products. Errors: kNotFound for a weight that no matmul
-// reads, kInvalidArgument for a rank below 1, a second adapter, or columns that cannot be pooled.
+// reads, kInvalidArgument for a rank below 1, a second adapter, a population of another form than
+// kLora, or columns that cannot be pooled.
 Result<ir::Graph> add_lora(const ir::Graph& graph, const LoraOptions& options);
 
 }  // namespace hone::passes
