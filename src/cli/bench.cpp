@@ -14,6 +14,7 @@
 #include "cli/model_options.h"
 #include "cli/registry.h"
 #include "engine/limits.h"
+#include "tune/job.h"
 
 namespace hone::cli {
 namespace {
@@ -43,7 +44,8 @@ void declare(Options& options, Arguments& arguments) {
   arguments.option("--sequences", options.sequences, "sequences that decode at once",
                    Integers{1, 256});
   arguments.option("--member-rank", options.member_rank,
-                   "also with an adapter of this rank on all linear layers for each sequence",
+                   "also with an adapter of this rank for each sequence, on linear layers (of "
+                   "--layers)",
                    Integers{0, 1024});
   arguments.option("--repeat", options.repeat, "runs; medians are reported", Integers{1, 1000});
   arguments.choice("--arithmetic", options.model.arithmetic, {"int8", "float"},
@@ -112,7 +114,8 @@ Status round(engine::Session& session, const Options& options, std::int64_t seed
 
 // Adapters as forward passes try them: one A, a B for each member.
 Result<std::vector<formats::Adapter>> some_adapters(const engine::Session& session,
-                                                    std::int64_t count, std::int64_t rank) {
+                                                    std::int64_t count, std::int64_t rank,
+                                                    const std::string& layers) {
   const auto names = engine::select_modules(session.source(), "all");
   if (!names) return names.error();
   std::vector<formats::Adapter> members(static_cast<std::size_t>(count));
@@ -121,7 +124,13 @@ Result<std::vector<formats::Adapter>> some_adapters(const engine::Session& sessi
     values.resize(static_cast<std::size_t>(size));
     for (float& value : values) value = by * random.normal();
   };
+  tune::JobOptions job;
+  job.method.method = "zo";
+  job.layers = layers;
+  const std::int64_t all = session.config().layers;
+  const std::int64_t last = job.trained_method(all).layers;  // 0: all
   for (const std::string& name : *names) {
+    if (last > 0 && engine::layer_of(name) < all - last) continue;
     const ir::Shape& shape = session.source().find(name)->shape;
     formats::AdapterWeight weight;
     weight.rank = rank;
@@ -138,7 +147,8 @@ Result<std::vector<formats::Adapter>> some_adapters(const engine::Session& sessi
 
 // Decoding in turn with an adapter for each sequence and with none.
 Status compare_members(engine::Session& session, const Options& options, Measured& measured) {
-  const auto members = some_adapters(session, options.sequences, options.member_rank);
+  const auto members =
+      some_adapters(session, options.sequences, options.member_rank, options.tune.layers);
   if (!members) return members.error();
   for (std::int64_t i = 0; i <= options.repeat; ++i) {
     Measured plain, adapted;

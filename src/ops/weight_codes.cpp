@@ -11,7 +11,9 @@ namespace hone::ops {
 namespace {
 
 TypesResult infer(Types operands, const Attributes&) {
-  if (operands.size() != 1 || !is_weight(operands[0])) {
+  const bool fits = operands.size() == 1 && is_weight(operands[0]) &&
+                    operands[0].dtype != DType::kI8 && operands[0].dtype != DType::kI32;
+  if (!fits) {
     return ir::type_error("weight_codes", "a weight (R, K)", operands);
   }
   const std::int64_t columns = operands[0].columns();

