@@ -92,7 +92,8 @@ class Session {
   // leave the session as it was.
   Status attach(const formats::Adapter& adapter, double strength = 1);
   // An adapter for each member of a population, all of kLora with the same weights and ranks: every
-  // sequence runs with its member's, all in one step. Sequences of a population share no pages.
+  // sequence runs with its member's, all in one step. Sequences of a population share no pages. Of
+  // one member it is `attach`.
   Status attach_population(std::span<const formats::Adapter> members);
   std::int64_t members() const { return adapter_ ? adapter_->members : 1; }
   void detach();
@@ -132,6 +133,8 @@ class Session {
   Result<Bound*> program_for(const models::Batch& batch);
   Status check(std::span<const Request> requests) const;
   Status attach_prompt(const formats::Adapter& adapter, double strength);
+  // Runs with what was added to the weights; `form` is all that programs depend on beside ranks.
+  void serve(passes::LoraOptions adapter, std::string form);
   // Virtual tokens that a sequence still lacks in front of its text.
   std::int64_t missing_virtual(const Sequence& sequence) const;
   Status take_pages(Sequence& sequence, std::int64_t tokens);

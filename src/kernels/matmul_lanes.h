@@ -364,7 +364,9 @@ inline Floats splat(float x) {
   return each_row([&](int) { return x; });
 }
 inline Floats load_floats(const float* from) {
-  return each_row([&](int i) { return from[i]; });
+  Floats out;
+  std::memcpy(out.v, from, sizeof(out.v));
+  return out;
 }
 inline void store_floats(const Floats& x, float* to) { std::memcpy(to, x.v, sizeof(x.v)); }
 inline Floats add(const Floats& a, const Floats& b) {

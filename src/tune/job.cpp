@@ -294,6 +294,14 @@ Status Job::choose_rule() {
 
 // Gradients need nothing more.
 Status Job::choose_feedback() {
+  if (options_.trajectory > 0 && !(options_.forward_only() && options_.perturb == "prompt")) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "only the rows of a soft prompt are followed",
+                 "--trajectory",
+                 fmt::format("--method {} --perturb {}", options_.method.method, options_.perturb),
+                 "--method zo --perturb prompt",
+                 ""};
+  }
   if (options_.forward_only()) {
     const auto forward = options_.forward_options();
     if (!forward) return forward.error();

@@ -68,12 +68,26 @@ class ForwardTest(test_tuning.Case):
         verified = self.result("verify", "last", "--runs", "runs.sqlite")
         self.assertTrue(verified["equal"])
 
+    def test_a_trajectory_replays(self) -> None:
+        hashes = set()
+        for words in ((), ("--trajectory", 4)):
+            prompt = ("--perturb", "prompt", "--virtual-tokens", 2, *words)
+            report = self.forward("a.gguf", "--steps", 12, "--directions", 2, *prompt)
+            replayed = ("runs", "replay", "last", "--runs", "runs.sqlite", "-o", "again.gguf")
+            self.assertEqual(self.result(*replayed)["hash"], report["hash"])
+            hashes.add(report["hash"])
+        self.assertEqual(len(hashes), 2)
+        words = ("tune", self.model, "--data", self.data, "--method", "zo", "--trajectory", 4)
+        self.fails(INVALID, "--perturb prompt", *words)
+
     def test_rewards_and_rankings(self) -> None:
         (self.folder / "score.py").write_text(LENGTH, "utf-8")
         program = f"{sys.executable} score.py"
         for words in (("--reward", program), ("--reward", "f1"), ("--reward", "accuracy")):
             report = self.result(*self.judged(*words))
             self.assertEqual(len(report["reward"]), 2)
+        report = self.result(*self.judged("--reward", "f1", "--probe", "one-sided"))
+        self.assertEqual(len(report["reward"]), 2)
         report = self.result(*self.judged("--rank-by", "echo 1 0"))
         self.assertNotEqual(
             report["hash"], self.result(*self.judged("--rank-by", "echo 0"))["hash"]

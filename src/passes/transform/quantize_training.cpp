@@ -18,6 +18,9 @@ namespace {
 
 using ir::ValueId;
 
+// An i32 holds the sum of so many products of codes (ops/int8_product.cpp).
+constexpr std::int64_t kMostDepth = std::int64_t{1} << 17;
+
 class Quantizing {
  public:
   Quantizing(const ir::Graph& graph, const HaloOptions& options)
@@ -70,7 +73,7 @@ class Quantizing {
     if (!operation.is("matmul_back")) return false;
     const ir::Type& weight = graph_.type(operation.operands[1]);
     return weight.dtype != DType::kF32 && weight.rows() >= options_.least &&
-           weight.columns() >= options_.least &&
+           weight.rows() <= kMostDepth && weight.columns() >= options_.least &&
            graph_.producer(operation.operands[1]).is("parameter");
   }
 
