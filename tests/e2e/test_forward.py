@@ -77,8 +77,8 @@ class ForwardTest(test_tuning.Case):
             self.assertEqual(self.result(*replayed)["hash"], report["hash"])
             hashes.add(report["hash"])
         self.assertEqual(len(hashes), 2)
-        words = ("tune", self.model, "--data", self.data, "--method", "zo", "--trajectory", 4)
-        self.fails(INVALID, "--perturb prompt", *words)
+        others = ("tune", self.model, "--data", self.data, "--method", "zo", "--trajectory", 4)
+        self.fails(INVALID, "--perturb prompt", *others)
 
     def test_rewards_and_rankings(self) -> None:
         (self.folder / "score.py").write_text(LENGTH, "utf-8")
