@@ -37,9 +37,11 @@ using VecI32 = hn::Vec<I32>;
 // Lanes of a full f32 vector: 1, 8 or 16.
 inline constexpr std::size_t kLanes = HWY_LANES(float);
 
-// The first `count` (< kLanes) floats, zeros behind; touches no memory past them.
+// The first `count` (<= kLanes) floats, zeros behind; touches no memory past them.
 HWY_INLINE VecF32 load_first(const float* from, std::size_t count) {
   const F32 d;
+  // Highway's scalar form reads one whatever the mask says.
+  if constexpr (kLanes == 1) return count == 0 ? hn::Zero(d) : hn::LoadU(d, from);
   return hn::MaskedLoad(hn::FirstN(d, count), d, from);
 }
 
