@@ -30,7 +30,7 @@ if "$build/hone" bench --help > /dev/null 2>&1; then
     echo "==> no $model in the cache; its benchmark is left out ('hone fetch $model' gets it)"
   elif [ "${1:-}" = smoke ]; then
     echo "==> hone bench run (smoke)"
-    "$build/hone" bench run "$model" --prompt 32 --generate 8 --json
+    "$build/hone" bench run "$model" --prompt 32 --generate 8 --sequences 2 --member-rank 2 --json
     echo "==> hone bench tune (smoke)"
     "$build/hone" bench tune "$model" --batch 1 --length 32 --steps 1 --json
   else
