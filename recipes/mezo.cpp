@@ -75,16 +75,16 @@ struct Seeds {
 
 Result<Seeds> over_seeds(const RecipeContext& context, tune::ChoiceStudy& study,
                          tune::ChoiceRun run, std::int64_t seeds, std::string_view name) {
+  run.seed = context.seed;
+  const auto outcomes =
+      study.tune_seeds(run, seeds, [&](std::uint64_t seed, const tune::ChoiceOutcome& outcome) {
+        context.tell(fmt::format("{}, seed {}: {:.3f}", name, seed, outcome.test.accuracy));
+      });
+  if (!outcomes) return outcomes.error();
   Seeds out;
-  for (std::int64_t seed = 0; seed < seeds; ++seed) {
-    run.seed = context.seed + static_cast<std::uint64_t>(seed);
-    const auto outcome = study.tune(run);
-    if (!outcome) return outcome.error();
-    out.accuracies.push_back(outcome->test.accuracy);
-    out.seconds = outcome->seconds / static_cast<double>(run.steps);
-    out.bytes = outcome->planned_bytes;
-    context.tell(fmt::format("{}, seed {}: {:.3f}", name, run.seed, outcome->test.accuracy));
-  }
+  for (const auto& each : *outcomes) out.accuracies.push_back(each.test.accuracy);
+  out.seconds = outcomes->back().seconds / static_cast<double>(run.steps);
+  out.bytes = outcomes->back().planned_bytes;
   return out;
 }
 

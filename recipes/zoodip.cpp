@@ -62,18 +62,20 @@ struct Seeds {
 
 Result<Seeds> over_seeds(const RecipeContext& context, tune::ChoiceStudy& study,
                          tune::ChoiceRun run, std::string_view name) {
+  run.seed = context.seed;
+  const auto told = [&](std::uint64_t seed, const tune::ChoiceOutcome& outcome) {
+    context.tell(fmt::format("{}, seed {}: loss {:.3f}, accuracy {:.3f}", name, seed,
+                             outcome.test.loss, outcome.test.accuracy));
+  };
+  const auto outcomes = study.tune_seeds(run, context.scaled(kSeeds, 1), told);
+  if (!outcomes) return outcomes.error().in(std::string(name));
   Seeds out;
-  for (std::int64_t seed = 0; seed < context.scaled(kSeeds, 1); ++seed) {
-    run.seed = context.seed + static_cast<std::uint64_t>(seed);
-    const auto outcome = study.tune(run);
-    if (!outcome) return outcome.error().in(std::string(name));
-    out.losses.push_back(outcome->test.loss);
-    out.accuracies.push_back(outcome->test.accuracy);
-    out.bytes = outcome->planned_bytes;
-    out.removed = static_cast<double>(outcome->removed) / kVirtualTokens;
-    context.tell(fmt::format("{}, seed {}: loss {:.3f}, accuracy {:.3f}", name, run.seed,
-                             outcome->test.loss, outcome->test.accuracy));
+  for (const tune::ChoiceOutcome& outcome : *outcomes) {
+    out.losses.push_back(outcome.test.loss);
+    out.accuracies.push_back(outcome.test.accuracy);
   }
+  out.bytes = outcomes->back().planned_bytes;
+  out.removed = static_cast<double>(outcomes->back().removed) / kVirtualTokens;
   return out;
 }
 

@@ -11,6 +11,9 @@
 
 namespace hone::ops {
 
+// An i32 holds the sum of so many products of codes in [-127, 127].
+inline constexpr std::int64_t kMostCodesDepth = std::int64_t{1} << 17;
+
 // x ~ scale * code, |code| <= 2^(bits - 1) - 1, scale = largest |x| / that (round to nearest, ties
 // to even). Below 2^-100 everything counts as 0.
 struct Grid {

@@ -1,5 +1,6 @@
 // A product of int8 codes, summed exactly: the three products of a linear layer in training.
 // SPDX-License-Identifier: Apache-2.0
+#include "ops/grid.h"
 #include "ops/registry.h"
 #include "ops/support.h"
 
@@ -38,14 +39,11 @@ bool are_scales(const Type& type, std::int64_t count) {
          (type.elements() == 1 || type.elements() == count);
 }
 
-// An i32 holds the sum of so many products of 127 and 127.
-constexpr std::int64_t kMostDepth = std::int64_t{1} << 17;
-
 TypesResult infer(Types operands, const Attributes& attributes) {
   bool fits = operands.size() == 4 && is_codes(operands[0]) && is_codes(operands[2]);
   if (fits) {
     const Sizes sizes = sizes_of(operands[0], operands[2], attributes);
-    fits = sizes.known && sizes.depth == sizes.right_depth && sizes.depth <= kMostDepth &&
+    fits = sizes.known && sizes.depth == sizes.right_depth && sizes.depth <= kMostCodesDepth &&
            are_scales(operands[1], sizes.rows) && are_scales(operands[3], sizes.columns);
     if (fits) return std::vector<Type>{tensor_type({sizes.rows, sizes.columns})};
   }

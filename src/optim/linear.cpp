@@ -139,6 +139,14 @@ void diagonalize(Tridiagonal& t, std::int64_t n) {
 
 }  // namespace
 
+double dot(std::span<const double> x, std::span<const double> y) {
+  return dot(x.data(), y.data(), std::ssize(x));
+}
+
+void add_multiple(double a, std::span<const double> x, std::span<double> y) {
+  add_multiple(a, x.data(), y.data(), std::ssize(x));
+}
+
 // 64 bytes more than the kernel asks for, so that its part can be aligned.
 Multiplier::Multiplier() : scratch_(bytes()) {}
 

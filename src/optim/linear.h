@@ -34,6 +34,10 @@ class Multiplier {
   std::vector<std::byte> scratch_;
 };
 
+// In double, of equal lengths.
+double dot(std::span<const double> x, std::span<const double> y);
+void add_multiple(double a, std::span<const double> x, std::span<double> y);  // y += a x
+
 // A symmetric matrix = sum over i of values[i] v_i v_i^T.
 struct Eigen {
   std::vector<double> values;   // (N), the largest first

@@ -12,12 +12,6 @@ namespace {
 // Eigenvalues of the Gram matrix below this part of the largest are its rounding.
 constexpr double kRounding = 1e-12;
 
-double dot(std::span<const double> a, std::span<const double> b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
-
 }  // namespace
 
 void Trajectory::add(std::span<const float> point) {
@@ -65,8 +59,7 @@ void Trajectory::decompose() {
     if (!enough) continue;
     std::vector<double>& direction = removed_.emplace_back(size, 0.0);
     for (std::size_t i = 0; i < points; ++i) {
-      const double part = eigen.vectors[k * points + i] / std::sqrt(value);
-      for (std::size_t j = 0; j < size; ++j) direction[j] += part * x[i][j];
+      add_multiple(eigen.vectors[k * points + i] / std::sqrt(value), x[i], direction);
     }
   }
 }
@@ -75,8 +68,7 @@ void Trajectory::project(std::span<float> gradient) const {
   const std::vector<double> before(gradient.begin(), gradient.end());
   std::vector<double> after = before;
   for (const auto& direction : removed_) {
-    const double along = dot(before, direction);
-    for (std::size_t j = 0; j < after.size(); ++j) after[j] -= along * direction[j];
+    add_multiple(-dot(before, direction), direction, after);
   }
   for (std::size_t j = 0; j < after.size(); ++j) gradient[j] = static_cast<float>(after[j]);
 }

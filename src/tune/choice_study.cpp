@@ -191,6 +191,20 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
   return outcome;
 }
 
+Result<std::vector<ChoiceOutcome>> ChoiceStudy::tune_seeds(
+    ChoiceRun run, std::int64_t seeds,
+    const std::function<void(std::uint64_t seed, const ChoiceOutcome& outcome)>& told) {
+  std::vector<ChoiceOutcome> outcomes;
+  for (; std::ssize(outcomes) < seeds; ++run.seed) {
+    auto outcome = tune(run);
+    if (!outcome) return outcome.error();
+    told(run.seed, *outcome);
+    if (!outcomes.empty()) outcomes.back().trained.reset();
+    outcomes.push_back(*std::move(outcome));
+  }
+  return outcomes;
+}
+
 double logistic_accuracy(std::span<const float> train, std::span<const std::size_t> train_labels,
                          std::span<const float> test, std::span<const std::size_t> test_labels,
                          std::size_t columns) {

@@ -67,6 +67,11 @@ class ChoiceStudy {
   Result<Baselines> baselines();
   // From the model itself; the session is opened anew, so that runs share nothing.
   Result<ChoiceOutcome> tune(const ChoiceRun& run);
+  // The same from `seeds` seeds, beginning with the run's own; `told` hears of each. What they
+  // trained is gone: the last of them stands.
+  Result<std::vector<ChoiceOutcome>> tune_seeds(
+      ChoiceRun run, std::int64_t seeds,
+      const std::function<void(std::uint64_t seed, const ChoiceOutcome& outcome)>& told);
 
  private:
   explicit ChoiceStudy(ChoiceStudyOptions options) : options_(std::move(options)) {}

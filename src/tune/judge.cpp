@@ -31,7 +31,7 @@ Status Judge::ask() {
   if (waiting_.empty()) return {};
   const std::vector<formats::Adapter> candidates = std::exchange(waiting_, {});
   const bool alone = candidates.size() == 1;
-  const formats::Adapter trained = adapter_of(trained_, session_);
+  const formats::Adapter trained = alone ? adapter_of(trained_, session_) : formats::Adapter{};
   HONE_RETURN_IF_ERROR(alone ? session_.attach(candidates[0])
                              : session_.attach_population(candidates));
   std::vector<EvalExample> asked;

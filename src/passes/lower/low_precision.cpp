@@ -19,6 +19,8 @@ using runtime::Place;
 using runtime::StepFunction;
 using runtime::Worker;
 
+static_assert(ops::kMostCodesDepth <= kernels::kInt8MostDepth);
+
 // A cache line of floats: no two threads write into one.
 constexpr std::int64_t kGranule = 16;
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/hadamard.h"
+#include "ops/grid.h"
 #include "ops/registry.h"
 #include "passes/pass.h"
 #include "passes/transform/products.h"
@@ -17,9 +18,6 @@ namespace hone::passes {
 namespace {
 
 using ir::ValueId;
-
-// An i32 holds the sum of so many products of codes (ops/int8_product.cpp).
-constexpr std::int64_t kMostDepth = std::int64_t{1} << 17;
 
 class Quantizing {
  public:
@@ -73,7 +71,7 @@ class Quantizing {
     if (!operation.is("matmul_back")) return false;
     const ir::Type& weight = graph_.type(operation.operands[1]);
     return weight.dtype != DType::kF32 && weight.rows() >= options_.least &&
-           weight.rows() <= kMostDepth && weight.columns() >= options_.least &&
+           weight.rows() <= ops::kMostCodesDepth && weight.columns() >= options_.least &&
            graph_.producer(operation.operands[1]).is("parameter");
   }
 
