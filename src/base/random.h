@@ -8,8 +8,10 @@
 
 namespace hone {
 
-inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
-                                           std::uint64_t key) {
+// Always inlined: kernels call it in every instruction set, and of a function that is shared the
+// linker would keep any one.
+[[gnu::always_inline]] inline std::array<std::uint32_t, 4> philox(
+    std::array<std::uint32_t, 4> counter, std::uint64_t key) {
   std::uint32_t key0 = static_cast<std::uint32_t>(key);
   std::uint32_t key1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -24,6 +26,22 @@ inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
   }
   return counter;
 }
+
+// A random direction of a tensor.
+struct DirectionKey {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  std::uint32_t direction = 0;
+  std::uint32_t tensor = 0;
+};
+
+// Draw `index` of a direction. Of Rademacher noise (+1 and -1) it is 128 elements: element
+// 128 index + i is negative where bit i % 32 of word i / 32 is set.
+[[gnu::always_inline]] inline std::array<std::uint32_t, 4> direction_draw(const DirectionKey& key,
+                                                                          std::uint32_t index) {
+  return philox({index, key.tensor, key.direction, key.step}, key.seed);
+}
+inline constexpr std::int64_t kSignsOfDraw = 128;
 
 // A stream of draws keyed by (seed, stream): draw i of stream s is the same on every machine.
 class Random {

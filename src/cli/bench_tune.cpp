@@ -91,7 +91,9 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   if (!rule) return rule.error();
   tune::TrainerOptions trainer_options;
   trainer_options.rule = *rule;
-  trainer_options.settings = optim::Settings((*rule)->defaults);
+  auto settings = optim::Settings::parse(**rule, job.forward_only() ? "momentum=0" : "");
+  if (!settings) return settings.error();
+  trainer_options.settings = *settings;
   trainer_options.schedule.learning_rate = 1e-4;
   trainer_options.batch = options.batch;
   trainer_options.micro_tokens = options.batch * options.length;
@@ -119,7 +121,8 @@ Status bench_tune(const TuneBench& options, const ModelOptions& model, bool prof
   if (!plan) return plan.error();
   const auto memory = (*trainer)->memory();
   if (!memory) return memory.error();
-  const std::int64_t estimated = resident_memory().current + memory->activations + memory->work;
+  const std::int64_t estimated = resident_memory().current + memory->activations + memory->work +
+                                 memory->gradients + memory->kept;
   reset_peak_memory();
   const auto steps = run_steps(**trainer, examples, options, profile);
   if (!steps) return steps.error();

@@ -27,6 +27,9 @@ void declare_forward(tune::JobOptions& job, Arguments& arguments) {
   arguments.option(
       "--layers", job.layers,
       "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");
+  arguments.size("--keep-layers", job.kept_layers,
+                 "of zo: most of what layers that do not move gave, kept for examples that come "
+                 "again; --memory low keeps none");
   arguments.choice("--factor", job.factor, {"inputs", "random"},
                    "of zo: A of low-rank, of the layers' own inputs or random");
   arguments.option("--reward", job.reward,

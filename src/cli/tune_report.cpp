@@ -49,6 +49,7 @@ Json plan_document(tune::Job& job) {
                 {"optimizer", memory.optimizer},
                 {"offloaded", memory.offloaded},
                 {"gradients", memory.gradients},
+                {"kept", memory.kept},
                 {"activations", memory.activations},
                 {"work", memory.work},
                 {"estimated", planned_bytes(job)}}},
@@ -71,11 +72,13 @@ void report_plan(tune::Job& job, Output& output) {
       data.kept, data.tokens, data.learned, data.dropped, data.truncated));
   const tune::MemoryClasses& memory = job.memory();
   output.print(fmt::format(
-      "memory: weights {}, trained {}, optimizer {}, gradients {}, activations {}, work space {}; "
+      "memory: weights {}, trained {}, optimizer {}, gradients {}, {}activations {}, work space "
+      "{}; "
       "about {} of the process\n",
       human_bytes(memory.weights), human_bytes(memory.trained), human_bytes(memory.optimizer),
-      human_bytes(memory.gradients), human_bytes(memory.activations), human_bytes(memory.work),
-      human_bytes(planned_bytes(job))));
+      human_bytes(memory.gradients),
+      memory.kept > 0 ? fmt::format("kept of lower layers {}, ", human_bytes(memory.kept)) : "",
+      human_bytes(memory.activations), human_bytes(memory.work), human_bytes(planned_bytes(job))));
   if (job.plan().kept.again > 0) {
     output.print(fmt::format("to fit into {}, {} operations are made again in the backward part\n",
                              human_bytes(job.memory_limit()), job.plan().kept.again));

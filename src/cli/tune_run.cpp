@@ -360,6 +360,8 @@ class TuneRun {
     if (!leads()) return {};
     const auto held_out_after = job_->held_out_loss();
     if (!held_out_after) return held_out_after.error();
+    // What saving and answering take does not come on top.
+    job_->trainer().give_back_memory();
     HONE_RETURN_IF_ERROR(save_result(*job_, options_.output, output_));
     HONE_RETURN_IF_ERROR(store_->attach(id_, "hash", job_->trainer().hash()));
     if (!answers.empty()) HONE_RETURN_IF_ERROR(answer_all(*job_, answers, true, output_));

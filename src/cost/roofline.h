@@ -18,6 +18,13 @@ struct Estimate {
   double operations = 0;
   double bytes = 0;
   double seconds = 0;
+
+  Estimate& operator+=(const Estimate& other) {
+    operations += other.operations;
+    bytes += other.bytes;
+    seconds += other.seconds;
+    return *this;
+  }
 };
 
 Estimate estimate(const ir::Graph& graph, const Machine& machine);

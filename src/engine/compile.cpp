@@ -12,9 +12,9 @@ namespace hone::engine {
 namespace {
 
 // Fusions read the form that cse leaves; layout comes when every reader of a weight is known.
-constexpr const char* kDefaultOrder[] = {"fold",      "integer",       "cse",       "dce",
-                                         "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group",
-                                         "fuse_rope", "layout",        "dce"};
+constexpr const char* kDefaultOrder[] = {"fold",       "integer",   "cse",           "dce",
+                                         "fuse_signs", "fuse_norm", "fuse_residual", "fuse_gate",
+                                         "fuse_group", "fuse_rope", "layout",        "dce"};
 
 Error unknown_pass(const std::string& name) {
   std::string known;

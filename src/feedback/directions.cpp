@@ -8,20 +8,13 @@
 #include <numbers>
 #include <string>
 
-#include "base/random.h"
-
 namespace hone::feedback {
 namespace {
 
 constexpr std::size_t kGranule = kDirectionGranule;
 
-// Draw `block` of a direction: the counter names block, tensor, direction and step.
-std::array<std::uint32_t, 4> draw(const DirectionKey& key, std::uint32_t block) {
-  return philox({block, key.tensor, key.direction, key.step}, key.seed);
-}
-
 void rademacher(const DirectionKey& key, std::uint64_t granule, std::span<float> out) {
-  const auto words = draw(key, static_cast<std::uint32_t>(granule));
+  const auto words = direction_draw(key, static_cast<std::uint32_t>(granule));
   for (std::size_t i = 0; i < out.size(); ++i) {
     // The bit becomes the sign of 1.
     const std::uint32_t bit = (words[i / 32] >> (i % 32)) << 31;
@@ -32,7 +25,8 @@ void rademacher(const DirectionKey& key, std::uint64_t granule, std::span<float>
 // Box and Muller 1958: two uniforms of a draw give two elements.
 void gaussian(const DirectionKey& key, std::uint64_t granule, std::span<float> out) {
   for (std::size_t first = 0; first < out.size(); first += 4) {
-    const auto words = draw(key, static_cast<std::uint32_t>(granule * (kGranule / 4) + first / 4));
+    const auto words =
+        direction_draw(key, static_cast<std::uint32_t>(granule * (kGranule / 4) + first / 4));
     std::array<float, 4> values{};
     for (std::size_t pair = 0; pair < 2; ++pair) {
       // In (0, 1]: its logarithm is finite.

@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/random.h"
 #include "base/status.h"
 
 namespace hone::feedback {
@@ -15,16 +16,9 @@ namespace hone::feedback {
 enum class Noise : std::uint8_t { kRademacher, kGaussian };
 Result<Noise> noise_named(std::string_view name);
 
-struct DirectionKey {
-  std::uint64_t seed = 0;
-  std::uint32_t step = 0;
-  std::uint32_t direction = 0;
-  std::uint32_t tensor = 0;
-};
-
 // out[i] = element begin + i of the direction: the same for any cut. `begin` is a multiple of
 // kDirectionGranule.
-inline constexpr std::int64_t kDirectionGranule = 128;
+inline constexpr std::int64_t kDirectionGranule = kSignsOfDraw;
 void fill_direction(Noise noise, const DirectionKey& key, std::int64_t begin, std::span<float> out);
 
 // to[i] += factor * element begin + i.

@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
 #include "base/random.h"
 #include "engine/adapter.h"
+#include "feedback/kept_layers.h"
 #include "passes/transform/tangent.h"
 
 namespace hone::feedback {
@@ -49,6 +51,7 @@ Result<std::unique_ptr<ForwardGradient>> ForwardGradient::create(
   for (const Perturbed& tensor : made->tensors_) {
     made->layers_.push_back(engine::layer_of(tensor.name));
   }
+  made->keep_layers();
   const bool tangent = options.probe == Probe::kTangent;
   const std::int64_t together = tangent ? std::min(options.directions, kTogether) : 0;
   // The lowest that any step moves.
@@ -56,7 +59,7 @@ Result<std::unique_ptr<ForwardGradient>> ForwardGradient::create(
   for (int k = 0; k < static_cast<int>(together); ++k) {
     auto& spans = made->at_.emplace_back();
     for (std::size_t i = 0; i < made->tensors_.size(); ++i) {
-      if (!made->touched(i, lowest)) {
+      if (!made->touched(i, lowest) || made->drawn(i)) {
         spans.emplace_back();
         continue;
       }
@@ -68,8 +71,32 @@ Result<std::unique_ptr<ForwardGradient>> ForwardGradient::create(
       if (!memory) return memory.error();
       spans.emplace_back(reinterpret_cast<float*>(memory->data()), tensor.values.size());
     }
+    const std::array<std::int32_t, 4> words{};
+    auto key =
+        session.weights().add_owned(passes::signs_key_name(k), ir::tensor_type({4}, DType::kI32),
+                                    std::as_bytes(std::span(words)));
+    if (!key) return key.error();
+    made->keys_.push_back(*key);
   }
   return made;
+}
+
+// Below the lowest tensor that may move: one that no direction touches still moves by its rule.
+void ForwardGradient::keep_layers() {
+  std::int64_t layer = session_.config().layers;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    if (!tensors_[i].fixed) layer = std::min(layer, layers_[i]);
+  }
+  if (layer <= 0 || options_.kept_layer_bytes <= 0) return;
+  base_.kept_layers =
+      std::make_shared<KeptLayers>(session_,
+                                   KeptLayers::Options{base_.compile, base_.adapt, base_.machine,
+                                                       layer, options_.kept_layer_bytes},
+                                   workspace_);
+}
+
+void ForwardGradient::forget_kept() {
+  if (base_.kept_layers != nullptr) base_.kept_layers->forget();
 }
 
 std::int64_t ForwardGradient::first_layer(std::int64_t step) const {
@@ -86,6 +113,12 @@ bool ForwardGradient::touched(std::size_t tensor, std::int64_t first_layer) cons
   return !tensors_[tensor].fixed && (first_layer == 0 || layers_[tensor] >= first_layer);
 }
 
+bool ForwardGradient::drawn(std::size_t tensor) const {
+  const ir::Shape& shape = tensors_[tensor].shape;
+  return options_.noise == Noise::kRademacher && shape.size() == 2 &&
+         shape[0] * shape[1] >= options_.drawn_elements;
+}
+
 Gradient& ForwardGradient::program_of(std::int64_t layer, int directions) {
   // Plain losses are the same program whatever is perturbed.
   const std::pair key{directions == 0 ? 0 : layer, directions};
@@ -96,7 +129,9 @@ Gradient& ForwardGradient::program_of(std::int64_t layer, int directions) {
     if (directions > 0) {
       options.trained.clear();
       for (std::size_t i = 0; i < tensors_.size(); ++i) {
-        if (touched(i, layer)) options.trained.push_back(tensors_[i].name);
+        if (!touched(i, layer)) continue;
+        options.trained.push_back(tensors_[i].name);
+        options.drawn.push_back(drawn(i) ? static_cast<std::int64_t>(i) : -1);
       }
     }
     program = std::make_unique<Gradient>(session_, options, workspace_);
@@ -111,6 +146,13 @@ DirectionKey ForwardGradient::key_of(std::int64_t step, std::int64_t direction,
 }
 
 void ForwardGradient::place_directions(std::int64_t step, std::int64_t first, std::int64_t count) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    const DirectionKey key = key_of(step, first + k, 0);
+    const std::array<std::uint32_t, 4> words{static_cast<std::uint32_t>(key.seed),
+                                             static_cast<std::uint32_t>(key.seed >> 32), key.step,
+                                             key.direction};
+    std::ranges::copy(std::as_bytes(std::span(words)), keys_[static_cast<std::size_t>(k)].begin());
+  }
   const int threads = session_.pool().size();
   session_.pool().run([&](int thread) {
     for (std::int64_t k = 0; k < count; ++k) {
@@ -323,8 +365,17 @@ Result<ForwardEstimate> ForwardGradient::ranked(const Candidates& candidates, st
 }
 
 void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t step,
+                             std::size_t tensor, std::int64_t begin,
+                             std::span<float> gradient) const {
+  if (!touched(tensor, first_layer(step))) return;
+  for (std::size_t k = 0; k < coefficients.size(); ++k) {
+    add_direction(options_.noise, key_of(step, static_cast<std::int64_t>(k), tensor), begin,
+                  static_cast<float>(coefficients[k]), gradient);
+  }
+}
+
+void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t step,
                              std::span<std::vector<float>> gradients) const {
-  const std::int64_t layer = first_layer(step);
   const int threads = session_.pool().size();
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     gradients[i].assign(tensors_[i].fixed ? 0 : tensors_[i].values.size(), 0.0F);
@@ -333,14 +384,11 @@ void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t 
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const auto count = static_cast<std::int64_t>(gradients[i].size());
       const Range share = share_of(count, thread, threads, kDirectionGranule);
-      if (share.begin >= share.end || !touched(i, layer)) continue;
-      const std::span<float> to = std::span(gradients[i])
-                                      .subspan(static_cast<std::size_t>(share.begin),
-                                               static_cast<std::size_t>(share.end - share.begin));
-      for (std::size_t k = 0; k < coefficients.size(); ++k) {
-        add_direction(options_.noise, key_of(step, static_cast<std::int64_t>(k), i), share.begin,
-                      static_cast<float>(coefficients[k]), to);
-      }
+      if (share.begin >= share.end) continue;
+      expand(coefficients, step, i, share.begin,
+             std::span(gradients[i])
+                 .subspan(static_cast<std::size_t>(share.begin),
+                          static_cast<std::size_t>(share.end - share.begin)));
     }
   });
 }

@@ -47,6 +47,12 @@ struct ForwardOptions {
   // Directions touch only the last so many layers; 0: all. The layers below run once for all
   // directions. kRandomLayers: another number each step, by the seed.
   std::int64_t layers = 0;
+  // Of what the layers below gave, kept for sequences that come again (kept_layers.h): the
+  // layers below the lowest that has something that moves.
+  std::int64_t kept_layer_bytes = 0;
+  // Of a matrix with so many elements, random signs are drawn inside of products; with fewer they
+  // are stored. The same bits.
+  std::int64_t drawn_elements = std::int64_t{1} << 16;
   std::uint64_t seed = 1;
   Ranks ranks;
 
@@ -103,10 +109,17 @@ class ForwardGradient {
   void expand(std::span<const double> coefficients, std::int64_t step,
               std::span<std::vector<float>> gradients) const;
 
+  // The same of some elements of one tensor, from `begin` on, a multiple of kDirectionGranule;
+  // added to what is there.
+  void expand(std::span<const double> coefficients, std::int64_t step, std::size_t tensor,
+              std::int64_t begin, std::span<float> gradient) const;
+
   Result<GradientPlan> plan(const TokenBatch& batch);
   std::int64_t compiled_programs() const;
   std::int64_t direction_bytes() const;  // held beside the model
   const ForwardOptions& options() const { return options_; }
+  void forget_kept();
+  const KeptLayers* kept_layers() const { return base_.kept_layers.get(); }  // nullptr: none
   // Layers from this one on are perturbed in a step; the lowest is 0.
   std::int64_t first_layer(std::int64_t step) const;
   void profile(bool on);
@@ -116,8 +129,11 @@ class ForwardGradient {
   ForwardGradient(engine::Session& session, std::vector<Perturbed> tensors,
                   const ForwardOptions& options)
       : session_(session), tensors_(std::move(tensors)), options_(options) {}
+  void keep_layers();
   Gradient& program_of(std::int64_t layer, int directions);
   bool touched(std::size_t tensor, std::int64_t first_layer) const;
+  // Its directions are made inside of products, and nowhere else.
+  bool drawn(std::size_t tensor) const;
   DirectionKey key_of(std::int64_t step, std::int64_t direction, std::size_t tensor) const;
   void place_directions(std::int64_t step, std::int64_t first, std::int64_t count);
   void move_to(std::int64_t step, std::int64_t direction, double distance);
@@ -143,6 +159,7 @@ class ForwardGradient {
   std::map<std::pair<std::int64_t, int>, std::unique_ptr<Gradient>> programs_;
   std::vector<std::int64_t> layers_;               // of the tensors
   std::vector<std::vector<std::span<float>>> at_;  // [direction][tensor], of tangents
+  std::vector<std::span<std::byte>> keys_;         // of directions that products draw
   std::vector<std::vector<float>> kept_;           // parameters while they are moved
 };
 

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "feedback/choices.h"
+#include "feedback/kept_layers.h"
 #include "passes/pass.h"
 #include "passes/transform/gradient.h"
 #include "passes/transform/loss.h"
@@ -15,35 +16,7 @@
 namespace hone::feedback {
 namespace {
 
-// Shapes are multiples of this: about one program for a data set whose batches differ a little.
-constexpr std::int64_t kGranule = 32;
 constexpr std::size_t kMostPrograms = 16;
-
-std::int64_t rounded(std::int64_t count) { return (count + kGranule - 1) / kGranule * kGranule; }
-
-template <typename T>
-std::span<const std::byte> bytes_of(const std::vector<T>& values) {
-  return std::as_bytes(std::span(values));
-}
-
-// The batch with as many tokens and rows as the program has: a last sequence of tokens 0 that
-// nothing reads, and rows of weight 0.
-TokenBatch padded(const TokenBatch& batch, const models::Batch& shape) {
-  TokenBatch out = batch;
-  const auto tokens = static_cast<std::size_t>(shape.tokens);
-  for (std::int32_t position = 0; out.tokens.size() < tokens; ++position) {
-    out.tokens.push_back(0);
-    out.positions.push_back(position);
-  }
-  if (out.sequences() < shape.sequences) {
-    out.offsets.push_back(static_cast<std::int32_t>(out.tokens.size()));
-  }
-  const auto rows = static_cast<std::size_t>(shape.rows);
-  out.rows.resize(rows, 0);
-  out.targets.resize(rows, 0);
-  out.weights.resize(rows, 0.0F);
-  return out;
-}
 
 double sum_of(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
@@ -79,25 +52,6 @@ Result<ir::Graph> run_pass(std::string_view name, const ir::Graph& graph) {
 
 }  // namespace
 
-void TokenBatch::add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
-                     float weight, std::int64_t placeholders) {
-  for (std::int64_t i = 0; i < placeholders; ++i) {
-    tokens.push_back(0);
-    positions.push_back(static_cast<std::int32_t>(i));
-  }
-  const auto start = static_cast<std::int32_t>(tokens.size());
-  for (std::size_t i = 0; i < sequence.size(); ++i) {
-    tokens.push_back(sequence[i]);
-    positions.push_back(static_cast<std::int32_t>(placeholders) + static_cast<std::int32_t>(i));
-    if (i + 1 < sequence.size() && i + 1 < learn.size() && learn[i + 1] != 0) {
-      rows.push_back(start + static_cast<std::int32_t>(i));
-      targets.push_back(sequence[i + 1]);
-      weights.push_back(weight);
-    }
-  }
-  offsets.push_back(static_cast<std::int32_t>(tokens.size()));
-}
-
 Gradient::Gradient(engine::Session& session, GradientOptions options,
                    std::shared_ptr<runtime::Workspace> workspace)
     : session_(session), options_(std::move(options)), workspace_(std::move(workspace)) {
@@ -110,6 +64,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   if (!graph) return graph;
   graph = run_pass("sequences", *graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
+  if (graph && options_.kept_layers != nullptr) graph = options_.kept_layers->above(*graph);
   const bool losses_only = options_.forward_only && options_.directions == 0;
   const auto form = losses_only              ? passes::LossForm::kLosses
                     : options_.trains_output ? passes::LossForm::kWeightGradient
@@ -120,7 +75,8 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
     if (graph && (integer || std::string_view(name) != "integer")) graph = run_pass(name, *graph);
   }
   if (graph && options_.directions > 0) {
-    graph = passes::add_tangents(*graph, {"loss", options_.trained, options_.directions});
+    graph = passes::add_tangents(*graph,
+                                 {"loss", options_.trained, options_.directions, options_.drawn});
   } else if (graph && options_.forward_only) {
     graph = passes::mark_writable(*graph, options_.trained);
   } else if (graph) {
@@ -135,7 +91,7 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
   recompute.machine = options_.machine;
   if (graph) graph = passes::recompute(*graph, recompute, &plan.kept);
   for (const char* name :
-       {"dce", "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group", "layout"}) {
+       {"dce", "fuse_signs", "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group", "layout"}) {
     const bool disabled = std::ranges::count(options_.compile.disabled, name) > 0;
     if (graph && !disabled) graph = run_pass(name, *graph);
   }
@@ -180,34 +136,20 @@ Result<Gradient::Bound*> Gradient::program_for(const models::Batch& shape) {
   return &programs_.front();
 }
 
-namespace {
-
-Result<models::Batch> shape_of(const TokenBatch& batch) {
-  models::Batch shape;
-  shape.tokens = rounded(static_cast<std::int64_t>(batch.tokens.size()));
-  shape.sequences = batch.sequences();
-  if (shape.tokens > static_cast<std::int64_t>(batch.tokens.size())) ++shape.sequences;
-  shape.rows = rounded(static_cast<std::int64_t>(batch.rows.size()));
-  if (batch.tokens.empty() || batch.rows.empty()) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "there is nothing to learn in this batch",
-                 "",
-                 std::to_string(batch.tokens.size()) + " tokens, " +
-                     std::to_string(batch.rows.size()) + " of them targets",
-                 "at least one target",
-                 "check the mask with `hone data`"};
-  }
-  return shape;
-}
-
-}  // namespace
-
 Result<GradientPlan> Gradient::plan(const TokenBatch& batch) {
   const auto shape = shape_of(batch);
   if (!shape) return shape.error();
   auto bound = program_for(*shape);
   if (!bound) return bound.error();
-  return (*bound)->plan;
+  GradientPlan plan = (*bound)->plan;
+  if (options_.kept_layers == nullptr) return plan;
+  // One runs after the other in the same memory.
+  const auto below = options_.kept_layers->plan(*shape);
+  if (!below) return below.error();
+  plan.arena_bytes = std::max(plan.arena_bytes, below->arena_bytes);
+  plan.work_bytes = std::max(plan.work_bytes, below->work_bytes);
+  plan.cost += below->cost;
+  return plan;
 }
 
 Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
@@ -216,22 +158,15 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
   auto found = program_for(*shape);
   if (!found) return found.error();
   Bound& bound = **found;
-  const TokenBatch whole = padded(batch, *shape);
+  const BatchInputs given(batch, *shape);
   const runtime::Program& program = *bound.program;
-  const std::vector<std::int32_t> slots(whole.tokens.size(), 0);
-  const std::vector<std::int32_t> pages(static_cast<std::size_t>(shape->sequences), 0);
-  std::vector<std::span<const std::byte>> inputs;
-  for (const runtime::Slot& slot : program.inputs) {
-    inputs.push_back(slot.name == "tokens"      ? bytes_of(whole.tokens)
-                     : slot.name == "positions" ? bytes_of(whole.positions)
-                     : slot.name == "offsets"   ? bytes_of(whole.offsets)
-                     : slot.name == "rows"      ? bytes_of(whole.rows)
-                     : slot.name == "targets"   ? bytes_of(whole.targets)
-                     : slot.name == "weights"   ? bytes_of(whole.weights)
-                     : slot.name == "draws"     ? std::as_bytes(std::span(whole.draws))
-                     : slot.name == "slots"     ? bytes_of(slots)
-                                                : bytes_of(pages));
+  std::span<const float> below;
+  if (options_.kept_layers != nullptr) {
+    const auto rows = options_.kept_layers->rows(batch, shape->tokens);
+    if (!rows) return rows.error();
+    below = *rows;
   }
+  const std::vector<std::span<const std::byte>> inputs = given.bind(program, below);
   HONE_RETURN_IF_ERROR(runtime::execute(program, {bound.weights, inputs, {}}, session_.pool(),
                                         *workspace_, profile_ ? &bound.profile : nullptr));
   Outcome outcome;
@@ -243,7 +178,7 @@ Result<Gradient::Outcome> Gradient::run(const TokenBatch& batch) {
   outcome.choice_scores = choices.scores;
   outcome.unit_losses = asks ? choices.losses : unit_sums(batch, losses, {});
   outcome.loss = sum_of(outcome.unit_losses);
-  outcome.weight = std::accumulate(whole.weights.begin(), whole.weights.end(), 0.0);
+  outcome.weight = std::accumulate(given.whole().weights.begin(), given.whole().weights.end(), 0.0);
   for (std::size_t i = 1; i < program.outputs.size(); ++i) {
     const std::span<const float> values = runtime::output(program, *workspace_, i);
     if (options_.directions > 0) {

@@ -3,7 +3,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -15,32 +14,13 @@
 #include "base/status.h"
 #include "engine/compile.h"
 #include "engine/session.h"
+#include "feedback/token_batch.h"
 #include "passes/transform/recompute.h"
 #include "runtime/execute.h"
 
 namespace hone::feedback {
 
-// Some whole sequences in a row, and what their tokens are to predict.
-struct TokenBatch {
-  std::vector<std::int32_t> tokens;      // (N)
-  std::vector<std::int32_t> positions;   // (N), from 0 in every sequence
-  std::vector<std::int32_t> offsets{0};  // (S + 1)
-  std::vector<std::int32_t> rows;        // (M): the tokens that predict
-  std::vector<std::int32_t> targets;     // (M): what follows them
-  std::vector<float> weights;            // (M): of each loss in the sum
-  // Questions with several answers to choose from: which choice each row belongs to, and which
-  // question each choice; a question's choices stand together, the right one first. Empty: none.
-  std::vector<std::int32_t> row_choices;       // (M)
-  std::vector<std::int32_t> choice_questions;  // (choices)
-  // Seed and step, for what is drawn by chance (dropout): the same numbers, the same draws.
-  std::array<std::int32_t, 2> draws{0, 0};
-
-  // Adds a sequence; learn[i] tells whether tokens[i] is a target. `weight` is of each loss. So
-  // many `placeholders` take the positions in front of it, for virtual tokens.
-  void add(std::span<const std::int32_t> sequence, std::span<const std::uint8_t> learn,
-           float weight = 1.0F, std::int64_t placeholders = 0);
-  std::int64_t sequences() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
-};
+class KeptLayers;
 
 struct GradientOptions {
   engine::CompileOptions compile;
@@ -53,8 +33,13 @@ struct GradientOptions {
   // Instead of gradients, the loss's derivatives along so many directions of what is trained: f32
   // tensors of the session's weights by the names of passes::direction_name.
   int directions = 0;
+  // Of each that is trained, or empty: its number, where its directions are random signs that are
+  // drawn as they are multiplied, by the keys called passes::signs_key_name; else below 0.
+  std::vector<std::int64_t> drawn;
   // Bytes of activations kept for the backward part; what is over is made again.
   std::int64_t kept_bytes = INT64_MAX;
+  // What the layers below gave, in place of running them: nothing in them is trained.
+  std::shared_ptr<KeptLayers> kept_layers;
   cost::Machine machine;  // by whose limits costs are counted
   // A pass by name, behind the gradients: how products with f32 weights round (passes/transform:
   // bf16, quantize_training). Empty: none.
@@ -91,8 +76,6 @@ class Gradient {
     std::vector<double> unit_losses;
     std::vector<std::vector<double>> unit_derivatives;  // [direction][unit]
   };
-  // Shapes are rounded up with an extra sequence and with rows of weight 0, so that batches of
-  // about one size share a program.
   Result<Outcome> run(const TokenBatch& batch);
   // What `run` would take, without running. The program is kept for the run.
   Result<GradientPlan> plan(const TokenBatch& batch);

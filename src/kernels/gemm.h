@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/random.h"
 #include "kernels/packed.h"
 
 namespace hone::kernels {
@@ -28,6 +29,9 @@ struct GemmMatrix {
   const float* factors = nullptr;
   std::int64_t factor_columns = 0;
   float factor_base = 0;
+  // Instead of bytes: the elements of this direction, +1 and -1, row after row, drawn where they
+  // are multiplied. Row-major; as the right operand of a transposed product only.
+  const DirectionKey* signs = nullptr;
 };
 
 // B borders of shares lie at multiples of this, the columns of a unit of packed weights.

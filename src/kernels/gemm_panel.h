@@ -268,8 +268,47 @@ inline void scale_block(const GemmMatrix& matrix, bool transposed, const GemmBlo
   }
 }
 
+// Elements [begin, begin + count) of a direction.
+inline void draw_signs(const DirectionKey& key, std::int64_t begin, std::int64_t count,
+                       float* out) {
+  constexpr std::uint32_t kOne = 0x3F800000;
+  for (std::int64_t at = begin; at < begin + count;) {
+    const auto words = direction_draw(key, static_cast<std::uint32_t>(at / kSignsOfDraw));
+    const std::int64_t end = std::min(begin + count, (at / kSignsOfDraw + 1) * kSignsOfDraw);
+    while (at < end) {
+      const std::uint32_t word = words[static_cast<std::size_t>(at % kSignsOfDraw / 32)];
+      std::uint32_t* to = reinterpret_cast<std::uint32_t*>(out + (at - begin));
+      if (at % 32 == 0 && end - at >= 32) {
+        for (std::uint32_t i = 0; i < 32; ++i) to[i] = ((word >> i) << 31) | kOne;
+        at += 32;
+      } else {
+        *to = ((word >> (at % 32)) << 31) | kOne;
+        ++at;
+      }
+    }
+  }
+}
+
+// A draw costs some 20 ns for 128 elements, each of which is multiplied with every row of A.
+inline void fill_from_signs(const GemmMatrix& matrix, const GemmBlock& block) {
+  constexpr std::int64_t kTogether = 8;
+  float rows[kTogether * kBlockDepth];
+  for (std::int64_t column = 0; column < block.columns; column += kTogether) {
+    const std::int64_t count = std::min(kTogether, block.columns - column);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t row = block.first_column + column + i;
+      draw_signs(*matrix.signs, row * matrix.columns + block.first_depth, block.depth,
+                 rows + i * kBlockDepth);
+    }
+    put_columns(block, column, count, rows, kBlockDepth);
+  }
+  clear_edge(block);
+}
+
 inline void fill_block(const GemmTask& task, const PackedLayout* layout, const GemmBlock& block) {
-  if (layout == nullptr) {
+  if (task.b.signs != nullptr) {
+    fill_from_signs(task.b, block);
+  } else if (layout == nullptr) {
     fill_from_file(task.b, task.b_transposed, block);
   } else if (task.b_transposed) {
     fill_from_packed_transposed(*layout, task.b.bytes.data(), block);

@@ -44,6 +44,18 @@ struct Weights {
     }
     matrix = {dtype, rows, columns, packed, bytes};
   }
+
+  // The signs of a direction, which kernels draw themselves.
+  Weights(const DirectionKey& key, std::int64_t rows, std::int64_t columns) {
+    for (std::int64_t i = 0; i < rows * columns; ++i) {
+      const auto words = direction_draw(key, static_cast<std::uint32_t>(i / kSignsOfDraw));
+      const auto bit = static_cast<std::uint32_t>(i % kSignsOfDraw);
+      decoded.push_back(((words[bit / 32] >> (bit % 32)) & 1) != 0 ? -1.0F : 1.0F);
+    }
+    matrix.rows = rows;
+    matrix.columns = columns;
+    matrix.signs = &key;
+  }
 };
 
 // Of pairs of bf16: the second product first.
@@ -180,6 +192,21 @@ TEST(Gemm, EveryTypeOfWeights) {
           if (HasFatalFailure()) return;
         }
       }
+    }
+  }
+}
+
+// Rows of a direction begin anywhere in a draw; the last one ends before a draw does.
+TEST(Gemm, SignsAreDrawn) {
+  const DirectionKey key{0x1234567890ABCDEF, 5, 2, 7};
+  for (const KernelTable* table : available_kernels()) {
+    for (const Shape shape : {Shape{1, 1, 1}, Shape{7, 33, 257}, Shape{13, 290, 96},
+                              Shape{5, 47, 515}, Shape{3, 40, 576}}) {
+      const Weights weights(key, shape.columns, shape.depth);
+      SCOPED_TRACE(trace(*table, shape, weights.matrix, false, true));
+      check(*table, shape, false, weights, true, true, 1);
+      check(*table, shape, false, weights, true, false, 3);
+      if (HasFatalFailure()) return;
     }
   }
 }

@@ -147,6 +147,7 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
     const auto forward = job.forward_options();
     if (!forward) return forward.error();
     options.forward = *forward;
+    options.forward->kept_layer_bytes = run.job.kept_layers;
     options.trajectory = job.trajectory;
     const std::int64_t in_front = trained->virtual_tokens;
     options.batches = [this, in_front](std::span<const std::size_t> which) {
@@ -167,7 +168,7 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
   ChoiceOutcome outcome;
   const auto memory = (*trainer)->memory();
   if (!memory) return memory.error();
-  outcome.planned_bytes = static_cast<double>(memory->total() - memory->weights);
+  outcome.planned_bytes = static_cast<double>(memory->total() - memory->weights - memory->kept);
   const double start = seconds_now();
   for (std::int64_t step = 0; step < run.steps; ++step) {
     const auto report = (*trainer)->step();

@@ -42,7 +42,8 @@ struct ChoiceRun {
 struct ChoiceOutcome {
   ChoiceScores test;
   double seconds = 0;        // of all steps
-  double planned_bytes = 0;  // activations, work, directions and what is trained
+  double planned_bytes = 0;  // activations, work, directions and what is trained; not what is
+                             // kept of lower layers, which is a choice
   std::int64_t clipped = 0, skipped = 0;
   std::int64_t removed = 0;                // directions of the trajectories, at the end
   std::vector<double> losses;              // of each step

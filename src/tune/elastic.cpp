@@ -13,8 +13,7 @@ namespace {
 
 constexpr std::size_t kPortion = 256;  // examples of a forward pass that only predicts
 
-feedback::DirectionKey key_of(const ElasticOptions& options, std::uint32_t step,
-                              std::size_t tensor) {
+DirectionKey key_of(const ElasticOptions& options, std::uint32_t step, std::size_t tensor) {
   return {options.seed, step, 0, static_cast<std::uint32_t>(tensor)};
 }
 

@@ -65,6 +65,7 @@ void each_option(Options& o, Visit visit) {
   visit("derivative_clip", o.derivative_clip);
   visit("trajectory", o.trajectory);
   visit("layers", o.layers);
+  visit("kept_layers", o.kept_layers);
   visit("reward", o.reward);
   visit("rank_program", o.rank);
   visit("answer_tokens", o.answer_tokens);
@@ -127,6 +128,7 @@ MethodOptions JobOptions::trained_method(std::int64_t model_layers) const {
   if (!forward_only()) return options;
   options.method = perturb == "low-rank" ? "lora" : perturb;
   options.fixed_a = perturb == "low-rank";
+  options.tokens_stay = true;
   options.layers = layer_count(layers);
   if (layers == "auto") options.layers = std::max<std::int64_t>(2, model_layers / 6);
   return options;
@@ -230,13 +232,6 @@ Status Job::prepare_trained() {
   auto trained = prepare(*session_, options_.trained_method(session_->config().layers));
   if (!trained) return trained.error();
   trained_ = *std::move(trained);
-  if (options_.forward_only() && trained_.options.method == "full") {
-    // What turns tokens into rows and back stays (passes::add_tangents has no rule for it).
-    for (TrainedTensor& tensor : trained_.tensors) {
-      tensor.fixed = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
-    }
-  }
-
   if (trained_.options.fixed_a && options_.factor == "inputs") {
     std::vector<feedback::TokenBatch> some;
     std::int64_t tokens = 0;
@@ -306,6 +301,9 @@ Status Job::choose_feedback() {
     const auto forward = options_.forward_options();
     if (!forward) return forward.error();
     trainer_options_.forward = *forward;
+    const std::int64_t limit = options_.memory > 0 ? options_.memory : memory_info().available;
+    const std::int64_t kept = std::min(options_.kept_layers, limit / 16);
+    trainer_options_.forward->kept_layer_bytes = options_.memory == kLeastMemory ? 0 : kept;
     HONE_RETURN_IF_ERROR(join());
     if (!options_.reward.empty() || !options_.rank.empty()) HONE_RETURN_IF_ERROR(make_judge());
   } else if (!options_.reward.empty() || !options_.rank.empty()) {

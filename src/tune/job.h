@@ -66,6 +66,8 @@ struct JobOptions {
   std::int64_t trajectory = 0;   // TrainerOptions::trajectory
   // That move: auto (the last sixth), all, random, or the number of the last ones.
   std::string layers = "auto";
+  // Most bytes of what layers that do not move gave, kept for examples that come again.
+  std::int64_t kept_layers = 256 << 20;
   std::string reward;               // a program whose numbers are maximized instead
   std::string rank;                 // a program that ranks answers instead
   std::int64_t answer_tokens = 64;  // most of an answer that is judged
@@ -110,7 +112,7 @@ class Job {
   std::int64_t planned_tokens() const { return std::max<std::int64_t>(1, plan_.tokens); }
   // Of the whole process at its peak: what was resident when all was loaded, and what steps take.
   std::int64_t planned_bytes() const {
-    return resident_ + memory_.activations + memory_.work + memory_.gradients;
+    return resident_ + memory_.activations + memory_.work + memory_.gradients + memory_.kept;
   }
   const feedback::GradientPlan& plan() const { return plan_; }
   bool offloads() const { return !trainer_options_.offload.empty(); }

@@ -212,6 +212,8 @@ Status prepare_weights(Trained& trained, engine::Session& session) {
       names.contains("output.weight") ? "output.weight" : "token_embd.weight";
   for (const std::string& name : names) {
     if (head && name != output) continue;
+    const bool turns_tokens = name == output || name == "token_embd.weight";
+    if (trained.options.tokens_stay && turns_tokens) continue;
     const auto values = decoded(session, name);
     if (!values) return values.error();
     // A head that is trained alone must not change the embedding that it was tied to.
@@ -219,7 +221,7 @@ Status prepare_weights(Trained& trained, engine::Session& session) {
     const ir::Shape shape = session.source().find(name)->shape;
     HONE_RETURN_IF_ERROR(add_tensor(trained, session, as, shape, *values));
   }
-  trained.trains_output = true;
+  trained.trains_output = !trained.options.tokens_stay;
   return {};
 }
 

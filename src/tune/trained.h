@@ -29,6 +29,8 @@ struct MethodOptions {
   std::string prompt_text = {};
   std::int64_t layers = 0;  // adapters stand in the last so many layers alone; 0: in all
   bool fixed_a = false;     // B alone changes: forward passes have less to find out
+  // Of full: what turns tokens into rows and back does not change (tangents have no rule for it).
+  bool tokens_stay = false;
   // Of scale, what a factor is of: tied (scale and minimum), scale or minimum
   // (passes::ScaleView).
   std::string view = "tied";

@@ -17,6 +17,9 @@ namespace hone::tune {
 namespace {
 
 // Of an offloaded state that are worked on at a time, by a thread: 4 MB with two numbers each.
+// Elements of an estimated gradient that are drawn at a time: half of a second-level cache, and a
+// multiple of every rule's granule.
+constexpr std::int64_t kDrawnPart = std::int64_t{1} << 16;
 constexpr std::int64_t kPartElements = std::int64_t{1} << 19;
 
 optim::Shape2 as_matrix(const ir::Shape& shape) {
@@ -184,13 +187,18 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(std::span<const Example
   return batches;
 }
 
-// The gradient that the coefficients of a step stand for.
-void Trainer::expand_history(std::int64_t step) {
+std::span<const double> Trainer::coefficients_of(std::int64_t step) const {
   const auto directions = static_cast<std::size_t>(options_.forward->directions);
+  return std::span(history_).subspan(static_cast<std::size_t>(step) * directions, directions);
+}
+
+// The gradient that the coefficients of a step stand for. A rule that goes element by element gets
+// it in parts, drawn where they are used (gradient_part): none is ever held whole.
+void Trainer::expand_history(std::int64_t step) {
+  current_.clear();
+  if (draws_gradients()) return;
   gradients_.resize(trained_.tensors.size());
-  forward_gradient_->expand(
-      std::span(history_).subspan(static_cast<std::size_t>(step) * directions, directions), step,
-      gradients_);
+  forward_gradient_->expand(coefficients_of(step), step, gradients_);
   if (options_.trajectory > 0) follow_trajectories();
   current_.assign(gradients_.begin(), gradients_.end());
 }
@@ -251,14 +259,14 @@ Status Trainer::estimate(std::span<const std::size_t> chosen,
 }
 
 void Trainer::keep_before_update() {
-  values_before_.clear();
-  states_before_.clear();
-  for (const std::span<std::byte> state : states_) {
-    states_before_.emplace_back(state.begin(), state.end());
+  states_before_.resize(states_.size());
+  values_before_.resize(trained_.tensors.size());
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    states_before_[i].assign(states_[i].begin(), states_[i].end());
   }
-  for (const TrainedTensor& tensor : trained_.tensors) {
-    values_before_.emplace_back();
-    if (!tensor.fixed) values_before_.back().assign(tensor.values.begin(), tensor.values.end());
+  for (std::size_t i = 0; i < values_before_.size(); ++i) {
+    const TrainedTensor& tensor = trained_.tensors[i];
+    if (!tensor.fixed) values_before_[i].assign(tensor.values.begin(), tensor.values.end());
   }
 }
 
@@ -329,17 +337,37 @@ Status Trainer::accumulate(std::span<const Example* const> examples, StepReport&
   return {};
 }
 
+bool Trainer::draws_gradients() const {
+  return forward_gradient_ && options_.rule->element_wise && options_.trajectory == 0;
+}
+
+// Some elements of this step's gradient; `buffer` holds them where they are drawn.
+std::span<const float> Trainer::gradient_part(std::size_t index, Range range,
+                                              std::vector<float>& buffer) const {
+  const auto first = static_cast<std::size_t>(range.begin);
+  const auto count = static_cast<std::size_t>(range.end - range.begin);
+  if (!draws_gradients()) return current_[index].subspan(first, count);
+  buffer.assign(count, 0.0F);
+  forward_gradient_->expand(coefficients_of(step_), step_, index, range.begin, buffer);
+  return buffer;
+}
+
 // Each tensor's sum by one thread in the order of its elements: the same bits for any number of
 // threads.
 double Trainer::norm_of_gradients() {
-  std::vector<double> squares(current_.size(), 0.0);
+  std::vector<double> squares(trained_.tensors.size(), 0.0);
   session_.pool().run([&](int thread) {
-    for (std::size_t i = static_cast<std::size_t>(thread); i < current_.size();
+    std::vector<float> buffer;
+    for (std::size_t i = static_cast<std::size_t>(thread); i < squares.size();
          i += static_cast<std::size_t>(session_.pool().size())) {
       double sums[8] = {};
-      const std::span<const float> values = current_[i];
-      for (std::size_t j = 0; j < values.size(); ++j) {
-        sums[j % 8] += static_cast<double>(values[j]) * static_cast<double>(values[j]);
+      if (forward_gradient_ && trained_.tensors[i].fixed) continue;
+      const auto size = static_cast<std::int64_t>(trained_.tensors[i].values.size());
+      for (std::int64_t begin = 0; begin < size; begin += kDrawnPart) {
+        const auto values = gradient_part(i, {begin, std::min(begin + kDrawnPart, size)}, buffer);
+        for (std::size_t j = 0; j < values.size(); ++j) {
+          sums[j % 8] += static_cast<double>(values[j]) * static_cast<double>(values[j]);
+        }
       }
       for (const double sum : sums) squares[i] += sum;
     }
@@ -349,20 +377,29 @@ double Trainer::norm_of_gradients() {
   return std::sqrt(total);
 }
 
+namespace {
+
+std::span<const float> gradient_of(std::span<const float> whole, Range range) {
+  return whole.subspan(static_cast<std::size_t>(range.begin),
+                       static_cast<std::size_t>(range.end - range.begin));
+}
+
+}  // namespace
+
 // A share in parts of a few megabytes of state, each released after its update: elements do not
 // depend on each other, so that the bits are those of one part.
 void Trainer::update_tensor(std::size_t index, std::span<float> weights,
                             std::span<const float> gradient, float gradient_scale, Range share,
                             bool whole) {
   if (options_.offload.empty() || whole) {
-    update_part(index, weights, gradient, gradient_scale, share, whole);
+    update_part(index, weights, gradient_of(gradient, share), gradient_scale, share, whole);
     if (share.begin < share.end) file_.release(states_[index]);
     return;
   }
   const std::int64_t part = kPartElements / options_.rule->granule * options_.rule->granule;
   for (std::int64_t begin = share.begin; begin < share.end; begin += part) {
     const Range range{begin, std::min(begin + part, share.end)};
-    update_part(index, weights, gradient, gradient_scale, range, false);
+    update_part(index, weights, gradient_of(gradient, range), gradient_scale, range, false);
     const optim::StateRange state = optim::state_range(*options_.rule, shapes_[index],
                                                        options_.settings, range.begin, range.end);
     file_.release(states_[index].subspan(state.offset, state.size));
@@ -383,7 +420,7 @@ void Trainer::update_part(std::size_t index, std::span<float> weights,
   const auto count = static_cast<std::size_t>(share.end - share.begin);
   // Vectors (norms, biases) do not decay: they have no direction to shrink (as GPT-2's training).
   const double decay = shapes_[index].is_matrix() ? options_.weight_decay : 0.0;
-  options_.rule->update({weights.subspan(first, count), gradient.subspan(first, count),
+  options_.rule->update({weights.subspan(first, count), gradient,
                          state.subspan(range.offset, range.size), shapes_[index], step_ + 1,
                          learning_rate_, decay, gradient_scale, options_.settings});
 }
@@ -391,11 +428,19 @@ void Trainer::update_part(std::size_t index, std::span<float> weights,
 void Trainer::update(float gradient_scale) {
   const int threads = session_.pool().size();
   session_.pool().run([&](int thread) {
+    std::vector<float> buffer;
     for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
       if (trained_.tensors[i].fixed) continue;
       const std::span<float> weights = trained_.tensors[i].values;
       const auto count = static_cast<std::int64_t>(weights.size());
-      if (options_.rule->element_wise) {
+      if (draws_gradients()) {
+        const Range share = share_of(count, thread, threads, kDrawnPart);
+        for (std::int64_t begin = share.begin; begin < share.end; begin += kDrawnPart) {
+          const Range part{begin, std::min(begin + kDrawnPart, share.end)};
+          update_part(i, weights, gradient_part(i, part, buffer), gradient_scale, part, false);
+        }
+        if (share.begin < share.end) file_.release(states_[i]);
+      } else if (options_.rule->element_wise) {
         const Range share = share_of(count, thread, threads, options_.rule->granule);
         update_tensor(i, weights, current_[i], gradient_scale, share, false);
       } else if (static_cast<int>(i % static_cast<std::size_t>(threads)) == thread) {
@@ -450,7 +495,25 @@ Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) 
     if (!plan) return plan.error();
     return plan->cost.seconds;
   }
-  return seconds_of([&] { return forward_gradient_->run(std::span(&batch, 1), 0); });
+  const auto run = [&] { return forward_gradient_->run(std::span(&batch, 1), 0); };
+  const auto again = seconds_of(run);
+  give_back_memory();
+  if (!again || forward_gradient_->kept_layers() == nullptr) return again;
+  // What comes for the first time runs through all layers; the rest only as far as it is not kept.
+  forward_gradient_->forget_kept();
+  const double start = seconds_now();
+  const auto first = run();
+  if (!first) return first.error();
+  const double anew = seconds_now() - start;
+  give_back_memory();
+  forward_gradient_->forget_kept();
+  const double visits = static_cast<double>(options_.schedule.steps * options_.batch);
+  const double repeated = std::max(0.0, 1 - static_cast<double>(examples_.size()) / visits);
+  std::int64_t bytes = 0;
+  for (const Example& example : examples_) bytes += kept_bytes_of(example);
+  const double kept = std::min(1.0, static_cast<double>(options_.forward->kept_layer_bytes) /
+                                        static_cast<double>(std::max<std::int64_t>(1, bytes)));
+  return anew + (*again - anew) * repeated * kept;
 }
 
 // One run of a batch of middle size, without its update; what the steps of an epoch do more is
@@ -525,6 +588,12 @@ Result<feedback::GradientPlan> Trainer::plan() {
   return forward_gradient_ ? forward_gradient_->plan(largest) : gradient_.plan(largest);
 }
 
+// Of what the lower layers give for it.
+std::int64_t Trainer::kept_bytes_of(const Example& example) const {
+  return static_cast<std::int64_t>(example.tokens.size() * sizeof(float)) *
+         session_.config().hidden;
+}
+
 Result<MemoryClasses> Trainer::memory() {
   auto plan = this->plan();
   if (!plan) return plan.error();
@@ -539,9 +608,14 @@ Result<MemoryClasses> Trainer::memory() {
   }
   (options_.offload.empty() ? classes.optimizer : classes.offloaded) = states;
   if (forward_gradient_) {
-    classes.gradients = trained_.bytes();
+    // Values before the update, and a gradient that is not drawn in parts.
+    classes.gradients = trained_.bytes() * (draws_gradients() ? 1 : 2);
     classes.optimizer += forward_gradient_->direction_bytes();
     classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
+    if (forward_gradient_->kept_layers() != nullptr) {
+      for (const Example& example : examples_) classes.kept += kept_bytes_of(example);
+      classes.kept = std::min(classes.kept, options_.forward->kept_layer_bytes);
+    }
   }
   const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
   std::size_t most = 1;

@@ -80,10 +80,11 @@ struct MemoryClasses {
   std::int64_t optimizer = 0;    // its state, in memory
   std::int64_t offloaded = 0;    // its state, in a file
   std::int64_t gradients = 0;    // sums over micro-batches
+  std::int64_t kept = 0;         // of what layers that do not move gave
   std::int64_t activations = 0;  // arena of one program run
   std::int64_t work = 0;         // scratch of the kernels, and the parts of a file in work
   std::int64_t total() const {
-    return weights + trained + optimizer + gradients + activations + work;
+    return weights + trained + optimizer + gradients + kept + activations + work;
   }
 };
 
@@ -107,6 +108,8 @@ class Trainer {
   // About how long a step takes, measured: runs a batch forward and backward twice, in memory that
   // it gives back; nothing changes.
   Result<double> measure_step();
+  // Lets go of the memory that runs took; the next takes it again.
+  void give_back_memory() { *workspace_ = runtime::Workspace(); }
   std::int64_t compiled_programs() const {
     return forward_gradient_ ? forward_gradient_->compiled_programs()
                              : gradient_.compiled_programs();
@@ -141,8 +144,13 @@ class Trainer {
   void clip_and_update(StepReport& report);
   void keep_before_update();
   void take_back(std::int64_t step);
+  std::int64_t kept_bytes_of(const Example& example) const;
   Result<double> measure_forward_step(const feedback::TokenBatch& batch);
   Status replay(const Checkpoint& checkpoint);
+  std::span<const double> coefficients_of(std::int64_t step) const;
+  bool draws_gradients() const;
+  std::span<const float> gradient_part(std::size_t index, Range range,
+                                       std::vector<float>& buffer) const;
   double norm_of_gradients();
   void update(float gradient_scale);
   void update_tensor(std::size_t index, std::span<float> weights, std::span<const float> gradient,

@@ -7,7 +7,9 @@
 
 #include "../support/models.h"
 #include "base/random.h"
+#include "engine/adapter.h"
 #include "feedback/forward_gradient.h"
+#include "feedback/kept_layers.h"
 #include "passes/transform/tangent.h"
 #include "tune/trained.h"
 
@@ -190,6 +192,92 @@ TEST(ForwardEstimate, OnlyTheLastLayersMove) {
   }
   EXPECT_NEAR(estimate->derivatives[0], dot(trial.gradients(), z),
               1e-3 * std::abs(estimate->derivatives[0]) + 1e-4);
+}
+
+// With integer products: what is kept must be what one run of all layers computes.
+TEST(ForwardEstimate, KeptLayersChangeNoBit) {
+  for (const char* family : {"llama", "gemma3", "gpt2"}) {
+    Trial trial(family, engine::Arithmetic::kInteger);
+    const std::int64_t last = trial.session->config().layers - 1;
+    for (Perturbed& tensor : trial.tensors) tensor.fixed = engine::layer_of(tensor.name) < last;
+    const auto tokens = golden_tokens(family);
+    const std::vector<std::uint8_t> learn(tokens.size(), 1);
+    trial.batch.add(std::span(tokens).subspan(3), std::span(learn).subspan(3), 0.1F);
+    ForwardOptions how;
+    how.directions = 2;
+    const auto whole = trial.forward(how);
+    EXPECT_EQ(whole->kept_layers(), nullptr);
+    // Room for both sequences, and for one of them alone.
+    for (const std::size_t room : {2 * tokens.size(), tokens.size()}) {
+      how.kept_layer_bytes =
+          static_cast<std::int64_t>(room * sizeof(float)) * trial.session->config().hidden;
+      for (const Probe probe : {Probe::kTangent, Probe::kPair}) {
+        how.probe = probe;
+        const auto kept = trial.forward(how);
+        ForwardOptions plain = how;
+        plain.kept_layer_bytes = 0;
+        const auto without = trial.forward(plain);
+        for (std::int64_t step = 0; step < 3; ++step) {
+          const auto found = kept->run(std::span(&trial.batch, 1), step);
+          const auto expected = without->run(std::span(&trial.batch, 1), step);
+          ASSERT_TRUE(found.ok()) << found.error().text();
+          ASSERT_TRUE(expected.ok());
+          EXPECT_EQ(found->loss, expected->loss) << family << " " << step;
+          EXPECT_EQ(found->derivatives, expected->derivatives) << family << " " << step;
+        }
+        ASSERT_NE(kept->kept_layers(), nullptr);
+        EXPECT_LE(kept->kept_layers()->kept_bytes(), how.kept_layer_bytes);
+        const std::int64_t again = room > tokens.size() ? 0 : 1;  // that no room is for
+        const std::int64_t runs = probe == Probe::kPair ? 12 : 3;
+        EXPECT_EQ(kept->kept_layers()->missed(), 2 + again * (runs - 1)) << family;
+        EXPECT_EQ(kept->kept_layers()->found() + kept->kept_layers()->missed(), 2 * runs);
+      }
+    }
+  }
+}
+
+// Signs that products draw are those that an estimate is made of: weights large enough for it.
+TEST(ForwardEstimate, DrawnDirectionsAreTheStoredOnes) {
+  Trial trial("llama", engine::Arithmetic::kFloat);
+  tune::MethodOptions full;
+  full.method = "full";
+  full.tokens_stay = true;
+  auto prepared = tune::prepare(*trial.session, full);
+  ASSERT_TRUE(prepared.ok()) << prepared.error().text();
+  trial.trained = *std::move(prepared);
+  trial.options.adapt = nullptr;
+  trial.options.trained.clear();
+  trial.tensors.clear();
+  for (const tune::TrainedTensor& tensor : trial.trained.tensors) {
+    trial.options.trained.push_back(tensor.name);
+    trial.tensors.push_back({tensor.name, tensor.shape, tensor.values});
+  }
+  ForwardOptions how;
+  how.directions = 3;
+  how.drawn_elements = 1;
+  const auto drawn = trial.forward(how);
+  const std::int64_t bytes = drawn->direction_bytes();
+  const auto found = drawn->run(std::span(&trial.batch, 1), 4);
+  ASSERT_TRUE(found.ok()) << found.error().text();
+  how.drawn_elements = INT64_MAX;
+  const auto stored = trial.forward(how);
+  EXPECT_GT(stored->direction_bytes(), 10 * bytes);  // norms' are stored either way
+  const auto expected = stored->run(std::span(&trial.batch, 1), 4);
+  ASSERT_TRUE(expected.ok()) << expected.error().text();
+  EXPECT_EQ(found->loss, expected->loss);
+  EXPECT_EQ(found->derivatives, expected->derivatives);
+  const auto gradients = trial.gradients();
+  const auto z = direction(*drawn, gradients.size(), 1, 3, 4);
+  EXPECT_NEAR(found->derivatives[1], dot(gradients, z),
+              1e-3 * std::sqrt(dot(gradients, gradients)));
+  // The parts of a direction are the parts of the whole.
+  std::vector<float> part(kDirectionGranule, 0.0F);
+  const std::vector<double> one{0, 1, 0};
+  const auto large = static_cast<std::size_t>(
+      std::ranges::max_element(z, {}, [](const auto& each) { return each.size(); }) - z.begin());
+  drawn->expand(one, 4, large, kDirectionGranule, part);
+  EXPECT_TRUE(
+      std::ranges::equal(part, std::span(z[large]).subspan(kDirectionGranule, part.size())));
 }
 
 TEST(ForwardEstimate, SameBitsForAnyNumberOfThreads) {

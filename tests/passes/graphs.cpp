@@ -138,9 +138,20 @@ class Generator {
     keep(emit("rope", {x, table}, attributes));
   }
 
+  // The change of a product along a random direction of its weight.
+  void signs(ValueId x) {
+    const ValueId key =
+        builder_.source("input", ir::tensor_type({4}, DType::kI32), {{"name", name("key")}});
+    const ValueId drawn = emit("random_signs", {key},
+                               {{"tensor", std::int64_t{random_.below(9)}},
+                                {"rows", some_columns()},
+                                {"columns", columns(x)}});
+    keep(emit("scale", {emit("matmul", {x, drawn})}, {{"factor", 0.0625}}));
+  }
+
   void grow() {
     const ValueId x = any();
-    switch (random_.below(15)) {
+    switch (random_.below(16)) {
       case 0: keep(emit("add", {x, like(x)})); break;
       case 1: keep(emit("multiply", {norm(x), like(x)})); break;
       case 2: keep(emit("scale", {x}, {{"factor", random_.below(2) == 0 ? 1.0 : 0.25}})); break;
@@ -156,6 +167,7 @@ class Generator {
       case 11: group(x); break;
       case 12: random_.below(2) == 0 ? constants(x) : twins(x); break;
       case 13: heads(x); break;
+      case 14: signs(x); break;
       default:
         if (random_.below(2) == 0) {
           rope(x);

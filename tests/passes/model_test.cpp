@@ -21,9 +21,9 @@ using testing_graphs::difference;
 
 const std::vector<std::string> kFamilies = {"llama", "llama-rope3", "gemma3", "gemma3-linear",
                                             "qwen2", "qwen3",       "gpt2"};
-const std::vector<std::string> kOptional = {"fold",       "cse",           "dce",
-                                            "fuse_norm",  "fuse_residual", "fuse_gate",
-                                            "fuse_group", "fuse_rope",     "layout"};
+const std::vector<std::string> kOptional = {"fold",      "cse",           "dce",       "fuse_signs",
+                                            "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group",
+                                            "fuse_rope", "layout"};
 
 double tolerance_of(std::span<const std::string> names) {
   double sum = 0;

@@ -29,9 +29,9 @@ ir::Graph integer_form(const ir::Graph& graph) {
   return out ? *std::move(out) : ir::Graph{};
 }
 
-const std::vector<std::string> kOptional = {"fold",       "cse",           "dce",
-                                            "fuse_norm",  "fuse_residual", "fuse_gate",
-                                            "fuse_group", "fuse_rope",     "layout"};
+const std::vector<std::string> kOptional = {"fold",      "cse",           "dce",       "fuse_signs",
+                                            "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group",
+                                            "fuse_rope", "layout"};
 
 Result<ir::Graph> run_all(ir::Graph graph, std::span<const std::string> names) {
   for (const std::string& name : names) {
@@ -72,8 +72,8 @@ TEST_P(PassBattery, KeepsValues) {
       if (integer) graph = integer_form(graph);
       // `expand` gets something to expand.
       if (pass.name == "expand") {
-        const std::vector<std::string> fusions = {"cse",       "fuse_norm",  "fuse_residual",
-                                                  "fuse_gate", "fuse_group", "dce"};
+        const std::vector<std::string> fusions = {
+            "cse", "fuse_signs", "fuse_norm", "fuse_residual", "fuse_gate", "fuse_group", "dce"};
         auto fused = run_all(std::move(graph), fusions);
         ASSERT_TRUE(fused.ok()) << fused.error().text();
         graph = *std::move(fused);
@@ -120,7 +120,7 @@ INSTANTIATE_TEST_SUITE_P(All, PassBattery,
                          [](const auto& info) { return std::string(info.param->name); });
 
 TEST(Expand, UndoesEveryFusion) {
-  const std::vector<std::string> fusions = {"cse",       "fuse_norm",  "fuse_residual",
+  const std::vector<std::string> fusions = {"cse",       "fuse_signs", "fuse_norm", "fuse_residual",
                                             "fuse_gate", "fuse_group", "dce"};
   int fused_operations = 0;
   for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {

@@ -3,6 +3,7 @@
 #include "passes/lower/dense_product.h"
 
 #include "ops/rounding.h"
+#include "ops/signs_support.h"
 #include "passes/lower/lower.h"
 
 namespace hone::passes {
@@ -83,6 +84,33 @@ Result<StepFunction> lower_matmul_outer(Lowering& lowering, const ir::Operation&
     task.c_stride = out.columns;
     task.scratch = frame.scratch_of(worker.thread);
     run_gemm(kernel, task, worker, false);
+  });
+}
+
+Result<StepFunction> lower_matmul_signs(Lowering& lowering, const ir::Operation& operation) {
+  const RowSpan x = row_span(lowering, operation.operands[0]);
+  const runtime::Place words = lowering.place(operation.operands[1]);
+  const RowSpan out = row_span(lowering, operation.results[0]);
+  const std::int64_t tensor = operation.attributes.integer("tensor");
+  const bool own = is_private(lowering, operation.results[0]);
+  lowering.want_scratch(kernels::kGemmScratchBytes);
+  const GemmKernel kernel = lowering.kernels().gemm_f32;
+  return StepFunction([=](const Frame& frame, Worker worker) {
+    const DirectionKey key = ops::signs_key(frame.read_integers(words, worker.thread), tensor);
+    kernels::GemmTask task;
+    task.rows = x.rows;
+    task.columns = static_cast<std::int64_t>(out.columns);
+    task.depth = static_cast<std::int64_t>(x.columns);
+    task.a = frame.read_floats(x.place, worker.thread).data();
+    task.a_stride = x.columns;
+    task.b.rows = task.columns;
+    task.b.columns = task.depth;
+    task.b.signs = &key;
+    task.b_transposed = true;
+    task.c = frame.floats(out.place, worker.thread).data();
+    task.c_stride = out.columns;
+    task.scratch = frame.scratch_of(worker.thread);
+    run_gemm(kernel, task, worker, own);
   });
 }
 

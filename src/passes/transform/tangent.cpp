@@ -45,8 +45,23 @@ class Forward {
   }
 
  private:
+  // Its place among those that change; none: their number.
+  std::size_t place_of(const Operation& operation) const {
+    const auto found = std::ranges::find(options_.changed, operation.attributes.text("name"));
+    return static_cast<std::size_t>(found - options_.changed.begin());
+  }
   bool changes(const Operation& operation) const {
-    return std::ranges::count(options_.changed, operation.attributes.text("name")) > 0;
+    return place_of(operation) < options_.changed.size();
+  }
+
+  ValueId signs_key(int direction) {
+    const auto k = static_cast<std::size_t>(direction);
+    while (keys_.size() <= k) {
+      keys_.push_back(rewriter_.emit_source(
+          ops::find_op("parameter"), ir::tensor_type({4}, DType::kI32),
+          {{"name", signs_key_name(static_cast<int>(keys_.size()))}, {"writable", true}}));
+    }
+    return keys_[k];
   }
 
   void start(const Operation& operation) {
@@ -54,7 +69,16 @@ class Forward {
     ir::Attributes attributes = operation.attributes;
     attributes.set("writable", true);
     rewriter_.replace(id, rewriter_.emit_source(operation.op, graph_.type(id), attributes));
+    const std::size_t place = place_of(operation);
+    const std::int64_t number = place < options_.drawn.size() ? options_.drawn[place] : -1;
+    const ir::Type& type = graph_.type(id);
     for (int k = 0; k < options_.directions; ++k) {
+      if (number >= 0) {
+        tangents_[static_cast<std::size_t>(k)][at(id)] =
+            emit_("random_signs", {signs_key(k)},
+                  {{"tensor", number}, {"rows", type.rows()}, {"columns", type.columns()}})[0];
+        continue;
+      }
       attributes.set("name", direction_name(operation.attributes.text("name"), k));
       tangents_[static_cast<std::size_t>(k)][at(id)] =
           rewriter_.emit_source(operation.op, graph_.type(id), attributes);
@@ -108,6 +132,7 @@ class Forward {
   const TangentOptions& options_;
   ir::Rewriter rewriter_;
   std::vector<std::vector<ValueId>> tangents_;  // of each direction, by old id; new ids
+  std::vector<ValueId> keys_;                   // of the directions' signs
   ir::Emit emit_;
 };
 
@@ -115,6 +140,10 @@ class Forward {
 
 std::string direction_name(std::string_view of, int direction) {
   return fmt::format("direction {} of {}", direction, of);
+}
+
+std::string signs_key_name(int direction) {
+  return fmt::format("signs of direction {}", direction);
 }
 
 Result<ir::Graph> add_tangents(const ir::Graph& graph, const TangentOptions& options) {
