@@ -2,6 +2,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,6 +72,32 @@ void MappedFile::release(std::size_t offset, std::size_t size) const {
   const std::size_t last = std::min(offset + size, size_) / page * page;
   if (first >= last) return;
   ::madvise(const_cast<std::byte*>(data_ + first), last - first, MADV_DONTNEED);
+}
+
+void MappedFile::populate(std::size_t offset, std::size_t size) const {
+#if defined(MADV_POPULATE_READ)
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t first = offset / page * page;
+  const std::size_t last = std::min(offset + size, size_);
+  // Older systems refuse; the pages come one by one then.
+  if (first < last) {
+    ::madvise(const_cast<std::byte*>(data_ + first), last - first, MADV_POPULATE_READ);
+  }
+#else
+  (void)offset;
+  (void)size;
+#endif
+}
+
+Result<std::string> file_identity(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return io_error("cannot look at the file", path);
+  if (!S_ISREG(status.st_mode)) {
+    return Error{ErrorCode::kIo, "this is not a regular file", path, "", "a file", ""};
+  }
+  return fmt::format("{}:{}:{}:{}.{:09}:{}.{:09}", status.st_dev, status.st_ino, status.st_size,
+                     status.st_mtim.tv_sec, status.st_mtim.tv_nsec, status.st_ctim.tv_sec,
+                     status.st_ctim.tv_nsec);
 }
 
 Result<std::string> read_file(const std::string& path) {

@@ -30,12 +30,19 @@ class MappedFile {
   // Tells the system that these bytes will not be read again soon: resident memory shrinks, a later
   // read faults them back in from the page cache.
   void release(std::size_t offset, std::size_t size) const;
+  // These bytes will be read now: what is in the page cache becomes resident without a fault for
+  // each page.
+  void populate(std::size_t offset, std::size_t size) const;
 
  private:
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   std::string path_;
 };
+
+// Another text whenever the file's content may be another: device, inode, size and times, of which
+// a program cannot set the last change. kIo for what is no regular file.
+Result<std::string> file_identity(const std::string& path);
 
 Result<std::string> read_file(const std::string& path);
 

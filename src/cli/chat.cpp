@@ -166,6 +166,7 @@ Status run(const Options& options, Output& output) {
       output.error(status.error());
     }
   }
+  keep_packed(*model->session, output);
   return {};
 }
 

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/model_options.h"
 
+#include <fmt/format.h>
+
 #include <iostream>
 #include <iterator>
 
 #include "base/file.h"
+#include "base/human.h"
+#include "base/system.h"
 #include "formats/conversation.h"
 
 namespace hone::cli {
@@ -28,6 +32,9 @@ void declare_model(ModelOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", options.arithmetic, {"int8", "float"},
                    "of products with quantized weights: int8 is fast, float the reference");
   arguments.choice("--cache", options.cache, {"f16", "int8", "f32"}, "form of keys and values");
+  arguments.flag("--no-packed-file", options.no_packed_file,
+                 "neither read nor keep the packed form of the weights that the cache holds for "
+                 "quick starts");
   declare_adapter(options, arguments);
   declare_stream(options, arguments);
 }
@@ -45,6 +52,9 @@ engine::SessionOptions session_options(const ModelOptions& options) {
   session.context = options.context;
   session.batch = options.batch;
   session.stream = options.stream;
+  if (!options.no_packed_file && !cache_folder().empty()) {
+    session.packed_folder = cache_folder() + "/packed";
+  }
   session.compile.arithmetic =
       options.arithmetic == "float" ? engine::Arithmetic::kFloat : engine::Arithmetic::kInteger;
   session.compile.lower.cache = options.cache == "f32"    ? kernels::CacheKind::kF32
@@ -103,6 +113,17 @@ Result<LoadedModel> load(const ModelOptions& options) {
   auto tokenizer = formats::Tokenizer::create(*std::move(vocabulary));
   if (!tokenizer) return tokenizer.error();
   return LoadedModel{*std::move(session), *std::move(tokenizer)};
+}
+
+void keep_packed(engine::Session& session, Output& output) {
+  const auto kept = session.keep_packed();
+  if (!kept) {
+    output.note("the packed weights are not kept: " + kept.error().text());
+  } else if (*kept) {
+    const auto bytes = static_cast<std::int64_t>(session.weights().owned_bytes());
+    output.note(fmt::format("packed weights kept for quick starts: {} in {}", human_bytes(bytes),
+                            session.options().packed_folder));
+  }
 }
 
 Result<formats::ChatTemplate> chat_template_of(const LoadedModel& model) {

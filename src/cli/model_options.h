@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/arguments.h"
+#include "cli/output.h"
 #include "engine/generate.h"
 #include "engine/session.h"
 #include "formats/chat_template.h"
@@ -23,6 +24,7 @@ struct ModelOptions {
   std::string cache = "f16";
   std::string adapter;  // a GGUF file or a PEFT folder; empty: none
   double adapter_scale = 1;
+  bool no_packed_file = false;
   std::int64_t stream = 0;  // engine::SessionOptions::stream
 };
 
@@ -56,6 +58,10 @@ struct LoadedModel {
   formats::Tokenizer tokenizer;
 };
 Result<LoadedModel> load(const ModelOptions& options);
+
+// Keeps the packed weights for quick starts, unless they are, and says so. What goes wrong is told,
+// too: the answer has been given.
+void keep_packed(engine::Session& session, Output& output);
 
 // The model's own chat template; an error with advice where it has none.
 Result<formats::ChatTemplate> chat_template_of(const LoadedModel& model);

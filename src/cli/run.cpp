@@ -91,6 +91,7 @@ Status run(const Options& options, Output& output) {
                          {"prefill_tokens_per_second", prefill},
                          {"decode_seconds", answer->decode_seconds},
                          {"decode_tokens_per_second", decode}});
+    keep_packed(*model->session, output);
     return {};
   }
   output.stream("\n");
@@ -99,6 +100,7 @@ Status run(const Options& options, Output& output) {
                             answer->prompt_tokens, prefill, answer->tokens.size(), decode,
                             engine::stop_reason_name(answer->reason)));
   }
+  keep_packed(*model->session, output);
   return {};
 }
 

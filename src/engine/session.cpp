@@ -106,7 +106,12 @@ Status Session::start() {
                  fmt::format("at most {} available", human_bytes(available)),
                  "lower --context, or use a smaller or more quantized model"};
   }
-  if (options_.stream > 0) weights_.stream(options_.stream);
+  if (options_.stream > 0) {
+    weights_.stream(options_.stream);
+  } else if (!options_.packed_folder.empty()) {
+    auto packed = PackedFile::open(options_.packed_folder, source_.path());
+    if (packed) weights_.use_packed(*std::move(packed));
+  }
   cache_.emplace(layout, config_.layers, options_.budget);
   options_.compile.lower.threads = pool_.size();
   source_.release_header();
@@ -173,6 +178,16 @@ Status Session::prepare(std::int64_t tokens, std::int64_t sequences, std::int64_
   if (!bound) return bound.error();
   workspace_.reserve(runtime::workspace_bytes(*(*bound)->program));
   return {};
+}
+
+Result<bool> Session::keep_packed() {
+  // Smaller models start as quickly without.
+  constexpr std::size_t kLeastKept = 32 << 20;
+  std::size_t made = 0;
+  const auto tensors = weights_.packed(&made);
+  if (options_.packed_folder.empty() || made < kLeastKept) return false;
+  HONE_RETURN_IF_ERROR(PackedFile::write(options_.packed_folder, source_.path(), tensors));
+  return true;
 }
 
 SequenceId Session::begin(std::int64_t member) {

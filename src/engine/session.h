@@ -35,6 +35,8 @@ struct SessionOptions {
   // (docs/streaming.md). 0: only where the model is larger than the memory that is available; below
   // 0: never.
   std::int64_t stream = 0;
+  // Folder of packed weights (engine/packed_file.h), read if it has the model's. Empty: none.
+  std::string packed_folder;
   CompileOptions compile;
 };
 
@@ -102,6 +104,9 @@ class Session {
 
   // Compiles what the model will need for steps of this shape, weights packed.
   Status prepare(std::int64_t tokens, std::int64_t sequences, std::int64_t rows);
+  // Writes the packed weights that were made, if they are worth it, into the folder of the options,
+  // for the next session. True: it did.
+  Result<bool> keep_packed();
   Result<ir::Graph> build_graph(const models::Batch& batch);
   std::int64_t compiled_programs() const { return compiled_; }
   // Bytes that runs have needed so far beside weights and cache.

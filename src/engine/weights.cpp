@@ -126,6 +126,37 @@ bool WeightStore::add_streamed(Entry& entry, const formats::TensorRecord& tensor
   return true;
 }
 
+// False: the file has none, and it has to be made.
+bool WeightStore::take_packed(Entry& entry, const formats::TensorRecord& tensor) {
+  const ir::Type& type = entry.type;
+  if (!packed_file_ || type.layout != ir::Layout::kRows16 || type.dtype != tensor.dtype) {
+    return false;
+  }
+  const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
+  if (!layout) return false;
+  entry.weight.bytes = packed_file_->find(tensor.name, *layout, tensor.data);
+  if (entry.weight.bytes.empty()) return false;
+  owned_bytes_ += entry.weight.bytes.size();
+  source_.release(tensor, 0, tensor.data.size());
+  return true;
+}
+
+std::vector<PackedFile::Tensor> WeightStore::packed(std::size_t* made) const {
+  std::vector<PackedFile::Tensor> tensors;
+  *made = 0;
+  if (patched_ || stream_ != nullptr) return tensors;
+  for (const auto& [name, forms] : entries_) {
+    for (const auto& entry : forms) {
+      if (entry->of != nullptr || entry->type.layout != ir::Layout::kRows16) continue;
+      const ir::Type& type = entry->type;
+      const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
+      tensors.push_back({name, *layout, entry->weight.bytes});
+      *made += entry->memory.size();
+    }
+  }
+  return tensors;
+}
+
 Result<const runtime::Weight*> WeightStore::get(const std::string& name, const ir::Type& type) {
   const auto owned = owned_.find(name);
   if (owned != owned_.end() && owned->second.shown != nullptr) {
@@ -146,7 +177,7 @@ Result<const runtime::Weight*> WeightStore::get(const std::string& name, const i
   }
   auto entry = std::make_unique<Entry>();
   entry->type = type;
-  if (!add_streamed(*entry, *tensor)) {
+  if (!add_streamed(*entry, *tensor) && !take_packed(*entry, *tensor)) {
     HONE_RETURN_IF_ERROR(fill(*entry, *tensor, tensor->data));
   }
   if (!entry->memory.empty()) {
@@ -257,6 +288,7 @@ Status WeightStore::patch(const std::string& name, std::span<const std::byte> by
                    "open the model without streaming"};
     }
   }
+  patched_ = true;
   for (const auto& entry : forms->second) {
     if (entry->of == nullptr) HONE_RETURN_IF_ERROR(fill(*entry, *tensor, bytes));
   }

@@ -6,12 +6,14 @@
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "base/threads.h"
 #include "engine/model_source.h"
+#include "engine/packed_file.h"
 #include "engine/weight_stream.h"
 #include "ir/type.h"
 #include "runtime/execute.h"
@@ -53,6 +55,12 @@ class WeightStore {
   void stream(std::int64_t window) { stream_ = std::make_unique<WeightStream>(window); }
   WeightStream* stream() { return stream_.get(); }  // nullptr: everything is held
 
+  // Packed matrices are taken out of this file where it has them. Before the first get().
+  void use_packed(PackedFile file) { packed_file_.emplace(std::move(file)); }
+  // The packed matrices of the model as its file has them; `made`: bytes of those among them that
+  // were packed here. Nothing once one was patched.
+  std::vector<PackedFile::Tensor> packed(std::size_t* made) const;
+
   std::size_t owned_bytes() const { return owned_bytes_; }
 
  private:
@@ -74,6 +82,7 @@ class WeightStore {
   };
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
   bool add_streamed(Entry& entry, const formats::TensorRecord& tensor);
+  bool take_packed(Entry& entry, const formats::TensorRecord& tensor);
   Result<const runtime::Weight*> get_owned(const std::string& name, const Owned& owned,
                                            const ir::Type& type);
 
@@ -88,6 +97,8 @@ class WeightStore {
   std::map<std::string, OwnedForms, std::less<>> owned_;
   std::size_t owned_bytes_ = 0;
   std::unique_ptr<WeightStream> stream_;
+  std::optional<PackedFile> packed_file_;
+  bool patched_ = false;
 };
 
 }  // namespace hone::engine

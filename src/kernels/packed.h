@@ -37,6 +37,10 @@ inline constexpr std::int64_t kPanelRows = 16;
 enum class CodeKind : std::uint8_t { kU2, kU3, kU4, kTable4, kU5, kU6, kU8, kF32, kF16, kBF16 };
 enum class ScaleKind : std::uint8_t { kNone, kF16, kSuper };
 
+// Of the bytes that a layout means: raised with every change of them, as packed weights are kept in
+// files (engine/packed_file.h).
+inline constexpr int kPackedVersion = 1;
+
 struct PackedLayout {
   DType dtype = DType::kF32;
   CodeKind codes = CodeKind::kF32;

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/trainer.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <map>
 
 #include "base/sha256.h"
@@ -15,12 +11,6 @@
 
 namespace hone::tune {
 namespace {
-
-// Of an offloaded state that are worked on at a time, by a thread: 4 MB with two numbers each.
-// Elements of an estimated gradient that are drawn at a time: half of a second-level cache, and a
-// multiple of every rule's granule.
-constexpr std::int64_t kDrawnPart = std::int64_t{1} << 16;
-constexpr std::int64_t kPartElements = std::int64_t{1} << 19;
 
 optim::Shape2 as_matrix(const ir::Shape& shape) {
   if (shape.size() < 2) return {1, shape.empty() ? 1 : shape[0]};
@@ -187,107 +177,6 @@ std::vector<feedback::TokenBatch> Trainer::micro_batches(std::span<const Example
   return batches;
 }
 
-std::span<const double> Trainer::coefficients_of(std::int64_t step) const {
-  const auto directions = static_cast<std::size_t>(options_.forward->directions);
-  return std::span(history_).subspan(static_cast<std::size_t>(step) * directions, directions);
-}
-
-// The gradient that the coefficients of a step stand for. A rule that goes element by element gets
-// it in parts, drawn where they are used (gradient_part): none is ever held whole.
-void Trainer::expand_history(std::int64_t step) {
-  current_.clear();
-  if (draws_gradients()) return;
-  gradients_.resize(trained_.tensors.size());
-  forward_gradient_->expand(coefficients_of(step), step, gradients_);
-  if (options_.trajectory > 0) follow_trajectories();
-  current_.assign(gradients_.begin(), gradients_.end());
-}
-
-std::int64_t Trainer::removed_directions() const {
-  std::int64_t removed = 0;
-  for (const optim::Trajectory& trajectory : trajectories_) removed += trajectory.removed();
-  return removed;
-}
-
-// Each row's gradient loses the directions without movement, and the length that noise along the
-// others adds to an estimate of n directions: sqrt((d + n - 1) / n) (ZOODiP, section 4.2).
-void Trainer::follow_trajectories() {
-  std::size_t row = 0;
-  const auto directions = static_cast<double>(options_.forward->directions);
-  for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
-    if (trained_.tensors[i].fixed) continue;
-    const auto width = static_cast<std::size_t>(shapes_[i].columns);
-    for (std::size_t begin = 0; begin < gradients_[i].size(); begin += width, ++row) {
-      if (row >= trajectories_.size()) trajectories_.emplace_back(options_.trajectory);
-      optim::Trajectory& trajectory = trajectories_[row];
-      trajectory.add(trained_.tensors[i].values.subspan(begin, width));
-      const std::span<float> gradient = std::span(gradients_[i]).subspan(begin, width);
-      trajectory.project(gradient);
-      const double left = static_cast<double>(width) - static_cast<double>(trajectory.removed());
-      const double longer = std::sqrt((left + directions - 1) / directions);
-      for (float& value : gradient) value = static_cast<float>(value / longer);
-    }
-  }
-}
-
-Status Trainer::estimate(std::span<const std::size_t> chosen,
-                         std::span<const feedback::TokenBatch> batches, StepReport& report) {
-  const auto judged = [&] {
-    const TrainerOptions::Judging& judging = *options_.judging;
-    return forward_gradient_->run(
-        {[&] { return judging.look(chosen); }, judging.losses, judging.order}, step_);
-  };
-  auto estimate = options_.judging ? judged() : forward_gradient_->run(batches, step_);
-  if (!estimate) return estimate.error();
-  report.loss = estimate->loss;
-  report.clipped = estimate->clipped;
-  for (const feedback::TokenBatch& batch : batches) {
-    report.tokens += static_cast<std::int64_t>(batch.tokens.size());
-    report.targets += static_cast<std::int64_t>(batch.rows.size());
-  }
-  const auto directions = static_cast<std::size_t>(options_.forward->directions);
-  history_.resize(static_cast<std::size_t>(step_) * directions);
-  report.skipped = !estimate->finite;
-  if (report.skipped) {
-    history_.insert(history_.end(), directions, std::nan(""));
-    take_back(step_ - 1);
-    return {};
-  }
-  history_.insert(history_.end(), estimate->coefficients.begin(), estimate->coefficients.end());
-  expand_history(step_);
-  return {};
-}
-
-void Trainer::keep_before_update() {
-  states_before_.resize(states_.size());
-  values_before_.resize(trained_.tensors.size());
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    states_before_[i].assign(states_[i].begin(), states_[i].end());
-  }
-  for (std::size_t i = 0; i < values_before_.size(); ++i) {
-    const TrainedTensor& tensor = trained_.tensors[i];
-    if (!tensor.fixed) values_before_[i].assign(tensor.values.begin(), tensor.values.end());
-  }
-}
-
-// The step's update led out of the finite: it never happened.
-void Trainer::take_back(std::int64_t step) {
-  rate_factor_ /= 2;
-  if (step < 0 || values_before_.empty()) return;
-  for (std::size_t i = 0; i < values_before_.size(); ++i) {
-    std::ranges::copy(values_before_[i], trained_.tensors[i].values.begin());
-  }
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    std::ranges::copy(states_before_[i], states_[i].begin());
-  }
-  values_before_.clear();
-  for (optim::Trajectory& trajectory : trajectories_) trajectory.forget_last();
-  const auto directions = static_cast<std::size_t>(options_.forward->directions);
-  const auto first = history_.begin() +
-                     static_cast<std::ptrdiff_t>(step) * static_cast<std::ptrdiff_t>(directions);
-  std::fill_n(first, directions, std::numeric_limits<double>::infinity());
-}
-
 void Trainer::clip_and_update(StepReport& report) {
   report.gradient_norm = norm_of_gradients();
   report.skipped = !std::isfinite(report.gradient_norm) || !std::isfinite(report.loss);
@@ -335,21 +224,6 @@ Status Trainer::accumulate(std::span<const Example* const> examples, StepReport&
     current_.assign(gradients_.begin(), gradients_.end());
   }
   return {};
-}
-
-bool Trainer::draws_gradients() const {
-  return forward_gradient_ && options_.rule->element_wise && options_.trajectory == 0;
-}
-
-// Some elements of this step's gradient; `buffer` holds them where they are drawn.
-std::span<const float> Trainer::gradient_part(std::size_t index, Range range,
-                                              std::vector<float>& buffer) const {
-  const auto first = static_cast<std::size_t>(range.begin);
-  const auto count = static_cast<std::size_t>(range.end - range.begin);
-  if (!draws_gradients()) return current_[index].subspan(first, count);
-  buffer.assign(count, 0.0F);
-  forward_gradient_->expand(coefficients_of(step_), step_, index, range.begin, buffer);
-  return buffer;
 }
 
 // Each tensor's sum by one thread in the order of its elements: the same bits for any number of
@@ -471,92 +345,6 @@ Result<StepReport> Trainer::step() {
   return report;
 }
 
-namespace {
-
-// Of the second of two runs: the first takes memory and compiles.
-template <typename Run>
-Result<double> seconds_of(const Run& run) {
-  double seconds = 0;
-  for (int i = 0; i < 2; ++i) {
-    const double start = seconds_now();
-    const auto outcome = run();
-    if (!outcome) return outcome.error();
-    seconds = seconds_now() - start;
-  }
-  return seconds;
-}
-
-}  // namespace
-
-// What judges run is not measured, nor what several processes wait for: the roofline stands in.
-Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) {
-  if (options_.judging || options_.forward->ranks.size > 1) {
-    const auto plan = this->plan();
-    if (!plan) return plan.error();
-    return plan->cost.seconds;
-  }
-  const auto run = [&] { return forward_gradient_->run(std::span(&batch, 1), 0); };
-  const auto again = seconds_of(run);
-  give_back_memory();
-  if (!again || forward_gradient_->kept_layers() == nullptr) return again;
-  // What comes for the first time runs through all layers; the rest only as far as it is not kept.
-  forward_gradient_->forget_kept();
-  const double start = seconds_now();
-  const auto first = run();
-  if (!first) return first.error();
-  const double anew = seconds_now() - start;
-  give_back_memory();
-  forward_gradient_->forget_kept();
-  const double visits = static_cast<double>(options_.schedule.steps * options_.batch);
-  const double repeated = std::max(0.0, 1 - static_cast<double>(examples_.size()) / visits);
-  std::int64_t bytes = 0;
-  for (const Example& example : examples_) bytes += kept_bytes_of(example);
-  const double kept = std::min(1.0, static_cast<double>(options_.forward->kept_layer_bytes) /
-                                        static_cast<double>(std::max<std::int64_t>(1, bytes)));
-  return anew + (*again - anew) * repeated * kept;
-}
-
-// One run of a batch of middle size, without its update; what the steps of an epoch do more is
-// counted: runs by their tokens, the update by its bytes.
-Result<double> Trainer::measure_step() {
-  constexpr std::int64_t kMostSteps = 64;
-  const std::int64_t steps = std::min(steps_of_epoch(), kMostSteps);
-  std::vector<feedback::TokenBatch> batches;
-  for (std::int64_t step = 0; step < steps; ++step) {
-    std::vector<const Example*> chosen;
-    for (const std::size_t index : examples_of(step)) chosen.push_back(&examples_[index]);
-    for (feedback::TokenBatch& batch : micro_batches(chosen)) {
-      if (!batch.rows.empty()) batches.push_back(std::move(batch));
-    }
-  }
-  if (batches.empty()) return 0.0;
-  std::ranges::sort(batches, {}, [](const auto& batch) { return batch.tokens.size(); });
-  if (forward_gradient_) return measure_forward_step(batches[batches.size() / 2]);
-  const feedback::TokenBatch& middle = batches[batches.size() / 2];
-  double tokens = 0;
-  for (const auto& batch : batches) tokens += static_cast<double>(batch.tokens.size());
-  feedback::GradientOptions options = gradient_options();
-  if (options.update) {
-    options.update = [](std::string_view) -> passes::UpdateFunction {
-      return [](std::span<float>, std::span<const float>, runtime::Worker) {};
-    };
-  }
-  feedback::Gradient probe(session_, std::move(options));
-  const auto seconds = seconds_of([&] { return probe.run(middle); });
-  if (!seconds) return seconds;
-  const auto of_epoch = static_cast<double>(steps);
-  const double runs = tokens / static_cast<double>(middle.tokens.size()) / of_epoch;
-  const auto trained = static_cast<double>(trained_.bytes());
-  double states = 0;
-  for (const auto& state : states_) states += static_cast<double>(state.size());
-  // Reads and writes weights and state; reads gradients, twice where their norm comes first, and
-  // adds them up where a step has several runs.
-  double bytes = 2 * trained + 2 * states + (options_.update_inside ? 0 : 2) * trained;
-  const double each_step = static_cast<double>(batches.size()) / of_epoch;
-  if (each_step > 1 && !options_.update_inside) bytes += 3 * trained * each_step;
-  return *seconds * runs + bytes / options_.machine.bytes;
-}
-
 Result<double> Trainer::evaluate(std::span<const Example> examples) {
   std::vector<const Example*> chosen;
   for (const Example& example : examples) chosen.push_back(&example);
@@ -568,72 +356,6 @@ Result<double> Trainer::evaluate(std::span<const Example> examples) {
     loss += outcome->loss;
   }
   return loss;
-}
-
-// The shape with most tokens among those of the first epoch stands for all.
-Result<feedback::GradientPlan> Trainer::plan() {
-  feedback::TokenBatch largest;
-  const std::int64_t step_before = step_;
-  for (std::int64_t step = 0; step < steps_of_epoch(); ++step) {
-    std::vector<const Example*> chosen;
-    for (const std::size_t index : examples_of(step)) chosen.push_back(&examples_[index]);
-    for (feedback::TokenBatch& batch : micro_batches(chosen)) {
-      const auto size = [](const feedback::TokenBatch& b) {
-        return b.tokens.size() + b.rows.size();
-      };
-      if (size(batch) > size(largest)) largest = std::move(batch);
-    }
-  }
-  step_ = step_before;
-  return forward_gradient_ ? forward_gradient_->plan(largest) : gradient_.plan(largest);
-}
-
-// Of what the lower layers give for it.
-std::int64_t Trainer::kept_bytes_of(const Example& example) const {
-  return static_cast<std::int64_t>(example.tokens.size() * sizeof(float)) *
-         session_.config().hidden;
-}
-
-Result<MemoryClasses> Trainer::memory() {
-  auto plan = this->plan();
-  if (!plan) return plan.error();
-  MemoryClasses classes;
-  classes.trained = trained_.bytes();
-  classes.weights = static_cast<std::int64_t>(session_.weights().owned_bytes()) - classes.trained;
-  std::int64_t states = 0;
-  std::int64_t largest = 0;
-  for (const auto& state : states_) {
-    states += static_cast<std::int64_t>(state.size());
-    largest = std::max(largest, static_cast<std::int64_t>(state.size()));
-  }
-  (options_.offload.empty() ? classes.optimizer : classes.offloaded) = states;
-  if (forward_gradient_) {
-    // Values before the update, and a gradient that is not drawn in parts.
-    classes.gradients = trained_.bytes() * (draws_gradients() ? 1 : 2);
-    classes.optimizer += forward_gradient_->direction_bytes();
-    classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
-    if (forward_gradient_->kept_layers() != nullptr) {
-      for (const Example& example : examples_) classes.kept += kept_bytes_of(example);
-      classes.kept = std::min(classes.kept, options_.forward->kept_layer_bytes);
-    }
-  }
-  const bool sums = !options_.update_inside && options_.batch > 1 && !forward_gradient_;
-  std::size_t most = 1;
-  for (std::int64_t step = 0; sums && step < steps_of_epoch(); ++step) {
-    std::vector<const Example*> chosen;
-    for (const std::size_t index : examples_of(step)) chosen.push_back(&examples_[index]);
-    most = std::max(most, micro_batches(chosen).size());
-  }
-  if (most > 1) classes.gradients = trained_.bytes();
-  classes.activations = plan->arena_bytes;
-  classes.work = plan->work_bytes;
-  if (!options_.offload.empty()) {
-    // Every thread's part of an element-wise rule; a whole state of the others.
-    const std::int64_t each =
-        options_.rule->element_wise ? std::min(largest, kPartElements * 16) : largest;
-    classes.work += each * session_.pool().size();
-  }
-  return classes;
 }
 
 std::vector<CheckpointTensor> Trainer::state() const {
@@ -648,34 +370,6 @@ std::vector<CheckpointTensor> Trainer::state() const {
     tensors.back().release = [this](std::span<const std::byte> part) { file_.release(part); };
   }
   return tensors;
-}
-
-// From the start, with the losses as they were written down: no forward pass runs.
-Status Trainer::replay(const Checkpoint& checkpoint) {
-  const auto directions = static_cast<std::size_t>(options_.forward->directions);
-  const auto steps = static_cast<std::size_t>(checkpoint.step());
-  const auto bytes = checkpoint.find("coefficients", steps * directions * sizeof(double));
-  if (!bytes) return bytes.error().in(checkpoint.path());
-  if (step_ != 0) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "a run of forward passes is made again from its start",
-                 checkpoint.path(),
-                 fmt::format("{} steps were done", step_),
-                 "a fresh run",
-                 ""};
-  }
-  history_.resize(steps * directions);
-  std::memcpy(history_.data(), bytes->data(), bytes->size());
-  for (; step_ < checkpoint.step(); ++step_) {
-    const double first = history_[static_cast<std::size_t>(step_) * directions];
-    if (std::isnan(first)) rate_factor_ /= 2;
-    if (!std::isfinite(first)) continue;
-    learning_rate_ = optim::scheduled(options_.schedule, step_ + 1) * rate_factor_;
-    expand_history(step_);
-    StepReport report;
-    clip_and_update(report);
-  }
-  return {};
 }
 
 void Trainer::profile(bool on) {

@@ -128,6 +128,11 @@ class Trainer {
   std::int64_t removed_directions() const;
 
  private:
+  // Elements of an offloaded state that a thread works on at a time: 4 MB with two numbers each.
+  static constexpr std::int64_t kPartElements = std::int64_t{1} << 19;
+  // Elements of an estimated gradient that are drawn at a time: half of a second-level cache, and a
+  // multiple of every rule's granule.
+  static constexpr std::int64_t kDrawnPart = std::int64_t{1} << 16;
   Trainer(engine::Session& session, Trained& trained, std::span<const Example> examples,
           TrainerOptions options);
   std::vector<std::size_t> examples_of(std::int64_t step);

@@ -1,0 +1,61 @@
+// The packed form of a model's weights in a file of the cache: it is mapped in place of being made
+// anew at every start, which takes most of it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "kernels/packed.h"
+
+namespace hone::engine {
+
+// The file, numbers little endian:
+//   0   "HONEPACK"
+//   8   u64: bytes of the header
+//   16  header, JSON: {"version", "identity", "tensors": [{"name", "dtype", "rows", "columns",
+//       "offset"}]}
+//   …   each tensor's panels at its offset, a multiple of 64
+// `identity` is the model file's (base/file.h): a file of another model, or of one that was changed
+// since, is passed over and written again.
+class PackedFile {
+ public:
+  // What `folder` has of the model in this file; nothing where there is none, or none that fits.
+  static std::optional<PackedFile> open(const std::string& folder, const std::string& model);
+
+  // A tensor's panels; empty: not kept. `source` are its bytes in the model's file, row-major:
+  // their first panel is packed and compared, so that a damaged file is not believed.
+  std::span<const std::byte> find(std::string_view name, const kernels::PackedLayout& layout,
+                                  std::span<const std::byte> source) const;
+
+  struct Tensor {
+    std::string name;
+    kernels::PackedLayout layout;
+    std::span<const std::byte> bytes;
+  };
+  // Replaces what the folder has of this model. Writes nothing where a quarter of the free space
+  // would not do.
+  static Status write(const std::string& folder, const std::string& model,
+                      std::span<const Tensor> tensors);
+
+ private:
+  struct Place {
+    DType dtype;
+    std::int64_t rows;
+    std::int64_t columns;
+    std::size_t offset;
+  };
+  MappedFile file_;
+  std::map<std::string, Place, std::less<>> places_;
+};
+
+// Where the folder keeps a model's packed form.
+std::string packed_path(const std::string& folder, const std::string& model);
+
+}  // namespace hone::engine
