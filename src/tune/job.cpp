@@ -8,6 +8,7 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/checksum.h"
 #include "base/file.h"
@@ -483,7 +484,7 @@ Result<bool> Job::fits(std::int64_t longest) {
 // was too much, it is fitted again.
 Status Job::measure_step() {
   for (int attempt = 0; attempt < 2; ++attempt) {
-    const auto seconds = trainer_->measure_step();
+    const auto seconds = judge_ ? measure_judged() : trainer_->measure_step();
     if (!seconds) return seconds.error();
     step_seconds_ = *seconds;
     measure_resident();
@@ -491,6 +492,20 @@ Status Job::measure_step() {
     HONE_RETURN_IF_ERROR(fit_memory());
   }
   return {};
+}
+
+// The answers of a step; what the reward's program takes is its own.
+Result<double> Job::measure_judged() {
+  const feedback::ForwardOptions& forward = *trainer_options_.forward;
+  const Range mine = forward.own_directions();
+  const std::int64_t directions = mine.end - mine.begin;
+  const bool one_sided = forward.probe == feedback::Probe::kOneSided;
+  const std::int64_t candidates = !options_.rank.empty() ? forward.directions
+                                  : one_sided            ? directions + 1
+                                                         : 2 * directions;
+  std::vector<std::size_t> some(static_cast<std::size_t>(options_.batch));
+  std::iota(some.begin(), some.end(), std::size_t{0});
+  return judge_->try_out(some, candidates);
 }
 
 void Job::measure_resident() { resident_ = resident_memory().current; }

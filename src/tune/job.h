@@ -132,6 +132,7 @@ class Job {
   Result<double> held_out_loss();
 
  private:
+  Result<double> measure_judged();
   Job(JobOptions options, Workers* workers) : options_(std::move(options)), workers_(workers) {}
   Status join();
   Status load();

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/timing.h"
 #include "feedback/program.h"
 #include "tune/evaluate.h"
 
@@ -55,6 +56,18 @@ Status Judge::ask() {
     said_.back().push_back(std::move(each));
   }
   return {};
+}
+
+Result<double> Judge::try_out(std::span<const std::size_t> which, std::int64_t candidates) {
+  const double start = seconds_now();
+  std::int64_t tried = 0;
+  do {
+    HONE_RETURN_IF_ERROR(look(which));
+    ++tried;
+  } while (!waiting_.empty() && tried < candidates);
+  const auto forgotten = answers();
+  if (!forgotten) return forgotten.error();
+  return (seconds_now() - start) * static_cast<double>(candidates) / static_cast<double>(tried);
 }
 
 Result<std::vector<Judge::Answers>> Judge::answers() {

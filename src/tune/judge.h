@@ -40,6 +40,9 @@ class Judge {
   // Remembers the trained adapter as a candidate, to be asked `which` of the examples, the same for
   // all candidates until they are judged. Plain adapters answer side by side, some at a time.
   Status look(std::span<const std::size_t> which);
+  // The seconds in which so many candidates answer, measured on as many of them as answer side by
+  // side; what they say is forgotten. The memory that answering takes is taken from then on.
+  Result<double> try_out(std::span<const std::size_t> which, std::int64_t candidates);
   // Of the candidates since the last call, by greedy decoding: minus the mean reward of each.
   Result<std::vector<double>> losses();
   // Or their places by the program, best first.

@@ -24,7 +24,7 @@ Result<double> seconds_of(const Run& run) {
 
 }  // namespace
 
-// What judges run is not measured, nor what several processes wait for: the roofline stands in.
+// Judges are measured by their job; what several processes wait for is not: the roofline stands in.
 Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) {
   if (options_.judging || options_.forward->ranks.size > 1) {
     const auto plan = this->plan();
