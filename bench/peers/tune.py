@@ -2,15 +2,16 @@
 
     python tune.py [--rounds 3] [--hone build/release/hone] [--model MODEL] [--json FILE]
                    [--methods lora,full] [--batch 4] [--length 256]
-                   [--dtypes float32,compiled,bfloat16]
+                   [--dtypes float32,compiled,bfloat16,half]
 
 The peer is a Llama of SmolLM2-135M's shape with random weights: transformers and, for LoRA, PEFT
 (rank 16 on all linear layers), fused AdamW; float32, eager and by torch.compile (`compiled`), and
-bfloat16 by autocast, which without bf16 instructions takes minutes. `zo` is a plain MeZO step
-(Malladi et al. 2023): noise added to all weights, taken off twice, put back, two forward passes
-between, and an update; in float32, or with weights in bfloat16. Each measurement is a process of
-its own, so that its peak memory is the operating system's; rounds alternate. `--worker` is what
-these processes run.
+bfloat16 by autocast, or with weights and state in it, too (`half`), which without bf16 instructions
+take minutes. `zo` is a plain MeZO step (Malladi et al. 2023): noise added to all weights, taken off
+twice, put back, two forward passes between, and an update; in float32, or with weights in bfloat16.
+The last lines are ratios of seconds and of memory, every peer to every form of hone's. Each
+measurement is a process of its own, so that its peak memory is the operating system's; rounds
+alternate. `--worker` is what these processes run.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -27,6 +28,20 @@ from pathlib import Path
 from typing import Any
 
 Sample = dict[str, float]
+# What hone measures of each method: names and options, the plain form first.
+VARIANTS: dict[str, dict[str, list[str]]] = {
+    "lora": {"": [], ", int8": ["--rounding", "int8"]},
+    "full": {
+        "": [],
+        ", inside": ["--update-inside", "--memory", "350MB"],
+        ", adamw8": ["--optimizer", "adamw8", "--update-inside"],
+    },
+    "zo": {
+        "": ["--directions", "1", "--layers", "all"],
+        ", scales": ["--directions", "1", "--layers", "all", "--perturb", "scale"],
+        ", full noise": ["--directions", "1", "--layers", "all", "--perturb", "full"],
+    },
+}
 Module = Any  # of torch, which is not there where types are checked
 Tensor = Any
 
@@ -96,6 +111,8 @@ def worker(method: str, dtype: str, batch: int, length: int, steps: int) -> Samp
 
         names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=names))
+    if dtype == "half":
+        model = model.to(torch.bfloat16)
     model.train()
     compute: Any = torch.compile(model) if dtype == "compiled" else model
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -158,16 +175,11 @@ def main() -> None:
     samples: dict[str, list[Sample]] = {}
     for _ in range(arguments.rounds):
         for method in arguments.methods.split(","):
-            extra = ["--directions", "1", "--layers", "all"] if method == "zo" else []
-            samples.setdefault(f"hone {method}", []).append(hone(method, extra, arguments))
+            for variant, extra in VARIANTS[method].items():
+                name = f"hone {method}{variant}"
+                samples.setdefault(name, []).append(hone(method, extra, arguments))
             if method == "zo":
                 samples.setdefault("hone forward", []).append(hone("forward", [], arguments))
-            if method == "full":
-                extra = ["--optimizer", "adamw8", "--update-inside"]
-                samples.setdefault("hone full, adamw8", []).append(hone(method, extra, arguments))
-            if method == "lora":
-                extra = ["--rounding", "int8"]
-                samples.setdefault("hone lora, int8", []).append(hone(method, extra, arguments))
             for dtype in arguments.dtypes.split(","):
                 name = f"torch {method} {dtype}"
                 samples.setdefault(name, []).append(peer(method, dtype, arguments))
@@ -181,11 +193,13 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:24} {row['step_seconds']:8.3f} s   {row['peak_bytes'] / 1e6:8.0f} MB")
     for method in arguments.methods.split(","):
-        best = min(
-            rows[f"torch {method} {dtype}"]["step_seconds"] for dtype in arguments.dtypes.split(",")
-        )
-        ratio = best / rows[f"hone {method}"]["step_seconds"]
-        print(f"{method}: hone is {ratio:.2f} times as fast as the faster of PyTorch's")
+        for variant in VARIANTS[method]:
+            ours = rows[f"hone {method}{variant}"]
+            for peer_name in [name for name in rows if name.startswith("torch")]:
+                theirs = rows[peer_name]
+                seconds = theirs["step_seconds"] / ours["step_seconds"]
+                memory = theirs["peak_bytes"] / ours["peak_bytes"]
+                print(f"{peer_name} / hone {method}{variant}: {seconds:.2f}, memory {memory:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
