@@ -2,8 +2,10 @@
 #include "engine/packed_file.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -49,6 +51,21 @@ std::optional<nlohmann::json> header_of(std::span<const std::byte> bytes) {
     return std::nullopt;
   }
   return header;
+}
+
+// Of writers that were killed: files beside this one that nobody has touched for an hour.
+void remove_leftovers(const std::string& path) {
+  std::error_code failed;
+  const std::filesystem::path whole(path);
+  for (const auto& entry : std::filesystem::directory_iterator(whole.parent_path(), failed)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(whole.filename().string() + ".")) continue;
+    const auto touched = entry.last_write_time(failed);
+    const auto now = std::filesystem::file_time_type::clock::now();
+    if (!failed && now - touched > std::chrono::hours(1)) {
+      std::filesystem::remove(entry.path(), failed);
+    }
+  }
 }
 
 }  // namespace
@@ -107,8 +124,8 @@ std::span<const std::byte> PackedFile::find(std::string_view name,
   return bytes;
 }
 
-Status PackedFile::write(const std::string& folder, const std::string& model,
-                         std::span<const Tensor> tensors) {
+Result<bool> PackedFile::write(const std::string& folder, const std::string& model,
+                               std::span<const Tensor> tensors) {
   const auto identity = file_identity(model);
   if (!identity) return identity.error();
   std::error_code failed;
@@ -116,7 +133,7 @@ Status PackedFile::write(const std::string& folder, const std::string& model,
   std::size_t total = 0;
   for (const Tensor& tensor : tensors) total += aligned(tensor.bytes.size());
   const auto space = std::filesystem::space(folder, failed);
-  if (failed || space.available / 4 < total) return {};
+  if (failed || space.available / 4 < total) return false;
   nlohmann::ordered_json header{{"version", kernels::kPackedVersion},
                                 {"identity", *identity},
                                 {"tensors", nlohmann::ordered_json::array()}};
@@ -131,10 +148,15 @@ Status PackedFile::write(const std::string& folder, const std::string& model,
                                  {"offset", offset}});
     offset = aligned(offset + tensor.bytes.size());
   }
-  const std::string text = header.dump();
-  if (text.size() > room) return {};  // names of hundreds of letters: not worth a file
+  const std::string text =
+      header.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  if (text.size() > room) return false;  // names of hundreds of letters: not worth a file
   const std::uint64_t size = text.size();
-  return write_file_atomically(packed_path(folder, model), [&](const Append& append) -> Status {
+  const std::string path = packed_path(folder, model);
+  remove_leftovers(path);
+  // Several processes may do this at once: each writes a file of its own, and the last one stays.
+  const std::string own = fmt::format("{}.{}", path, ::getpid());
+  const Status written = write_file_atomically(own, [&](const Append& append) -> Status {
     std::string start(kMagic);
     start.append(reinterpret_cast<const char*>(&size), sizeof(size));
     start += text;
@@ -148,6 +170,11 @@ Status PackedFile::write(const std::string& folder, const std::string& model,
     }
     return {};
   });
+  HONE_RETURN_IF_ERROR(written);
+  std::filesystem::rename(own, path, failed);
+  if (!failed) return true;
+  std::filesystem::remove(own, failed);
+  return Error{ErrorCode::kIo, "cannot put the file in its place", path, failed.message(), "", ""};
 }
 
 }  // namespace hone::engine

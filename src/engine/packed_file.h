@@ -39,10 +39,10 @@ class PackedFile {
     kernels::PackedLayout layout;
     std::span<const std::byte> bytes;
   };
-  // Replaces what the folder has of this model. Writes nothing where a quarter of the free space
-  // would not do.
-  static Status write(const std::string& folder, const std::string& model,
-                      std::span<const Tensor> tensors);
+  // Replaces what the folder has of this model. False: nothing was written, as a quarter of the
+  // free space would not do.
+  static Result<bool> write(const std::string& folder, const std::string& model,
+                            std::span<const Tensor> tensors);
 
  private:
   struct Place {

@@ -45,7 +45,10 @@ class PackedFileTest : public testing::Test {
     folder_ = name;
     model_ = folder_ + "/model.gguf";
     ASSERT_TRUE(write_file_atomically(model_, "a model").ok());
-    ASSERT_TRUE(PackedFile::write(folder_, model_, std::vector{a_.tensor(), b_.tensor()}).ok());
+    const std::vector tensors{a_.tensor(), b_.tensor()};
+    const auto written = PackedFile::write(folder_, model_, tensors);
+    ASSERT_TRUE(written.ok()) << written.error().text();
+    if (!*written) GTEST_SKIP() << "the disk is nearly full";
   }
   void TearDown() override { fs::remove_all(folder_); }
 

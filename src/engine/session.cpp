@@ -186,8 +186,7 @@ Result<bool> Session::keep_packed() {
   std::size_t made = 0;
   const auto tensors = weights_.packed(&made);
   if (options_.packed_folder.empty() || made < kLeastKept) return false;
-  HONE_RETURN_IF_ERROR(PackedFile::write(options_.packed_folder, source_.path(), tensors));
-  return true;
+  return PackedFile::write(options_.packed_folder, source_.path(), tensors);
 }
 
 SequenceId Session::begin(std::int64_t member) {
