@@ -34,6 +34,11 @@ class PackedFile {
   std::span<const std::byte> find(std::string_view name, const kernels::PackedLayout& layout,
                                   std::span<const std::byte> source) const;
 
+  // These bytes of it will not be read again.
+  void release(std::span<const std::byte> bytes) const {
+    file_.release(static_cast<std::size_t>(bytes.data() - file_.bytes().data()), bytes.size());
+  }
+
   struct Tensor {
     std::string name;
     kernels::PackedLayout layout;

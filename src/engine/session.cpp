@@ -18,6 +18,9 @@ constexpr std::size_t kMostPrograms = 32;
 // Without an option: enough for long conversations on small machines.
 constexpr std::int64_t kDefaultContext = 4096;
 
+// Of packed weights that a step brings into huge pages: a few milliseconds.
+constexpr std::size_t kSettledBytes = 16 << 20;
+
 // Stands for a virtual token in a sequence: equal to none of the vocabulary, so that no beginning
 // of a plain prompt is taken for it.
 constexpr TokenId kVirtualToken = -1;
@@ -332,6 +335,9 @@ void Session::give_back_pages(std::span<const Request> requests) {
 }
 
 Result<std::span<const float>> Session::step(std::span<const Request> requests) {
+  // A first answer does not wait for it; later steps read from huge pages.
+  if (stepped_) weights_.settle(kSettledBytes);
+  stepped_ = true;
   HONE_RETURN_IF_ERROR(check(requests));
   models::Batch batch{0, static_cast<std::int64_t>(requests.size()),
                       (options_.context + kernels::kPageTokens - 1) / kernels::kPageTokens, 0};

@@ -161,6 +161,7 @@ class Session {
   std::map<SequenceId, Sequence> sequences_;
   SequenceId next_ = 1;
   std::int64_t compiled_ = 0;
+  bool stepped_ = false;
   runtime::Profile* profile_ = nullptr;
 };
 

@@ -136,9 +136,36 @@ bool WeightStore::take_packed(Entry& entry, const formats::TensorRecord& tensor)
   if (!layout) return false;
   entry.weight.bytes = packed_file_->find(tensor.name, *layout, tensor.data);
   if (entry.weight.bytes.empty()) return false;
+  entry.was_packed = true;
+  mapped_.push_back(&entry);
   owned_bytes_ += entry.weight.bytes.size();
   source_.release(tensor, 0, tensor.data.size());
   return true;
+}
+
+bool WeightStore::settle(std::size_t bytes) {
+  std::size_t done = 0;
+  while (!mapped_.empty() && done < bytes) {
+    Entry& entry = *mapped_.back();
+    mapped_.pop_back();
+    const std::span<const std::byte> from = entry.weight.bytes;
+    entry.memory = allocate(from.size());
+    // Slice by slice, so that a large matrix is not in memory twice.
+    const auto slice = static_cast<std::size_t>(kSliceBytes);
+    for (std::size_t at = 0; at < from.size(); at += slice) {
+      const auto part = from.subspan(at, std::min(slice, from.size() - at));
+      pool_.run([&](int thread) {
+        const Range share = share_of(std::ssize(part), thread, pool_.size(), 4096);
+        if (share.begin >= share.end) return;
+        std::memcpy(entry.memory.data() + at + share.begin, part.data() + share.begin,
+                    static_cast<std::size_t>(share.end - share.begin));
+      });
+      packed_file_->release(part);
+    }
+    entry.weight.bytes = entry.memory;
+    done += from.size();
+  }
+  return !mapped_.empty();
 }
 
 std::vector<PackedFile::Tensor> WeightStore::packed(std::size_t* made) const {
@@ -151,7 +178,7 @@ std::vector<PackedFile::Tensor> WeightStore::packed(std::size_t* made) const {
       const ir::Type& type = entry->type;
       const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
       tensors.push_back({name, *layout, entry->weight.bytes});
-      *made += entry->memory.size();
+      if (!entry->was_packed) *made += entry->memory.size();
     }
   }
   return tensors;
@@ -290,6 +317,7 @@ Status WeightStore::patch(const std::string& name, std::span<const std::byte> by
   }
   patched_ = true;
   for (const auto& entry : forms->second) {
+    std::erase(mapped_, entry.get());  // the file's bytes are not its own any more
     if (entry->of == nullptr) HONE_RETURN_IF_ERROR(fill(*entry, *tensor, bytes));
   }
   return {};
