@@ -183,12 +183,10 @@ Status Session::prepare(std::int64_t tokens, std::int64_t sequences, std::int64_
   return {};
 }
 
-Result<bool> Session::keep_packed() {
-  // Smaller models start as quickly without.
-  constexpr std::size_t kLeastKept = 32 << 20;
+Result<bool> Session::keep_packed(std::size_t least) {
   std::size_t made = 0;
   const auto tensors = weights_.packed(&made);
-  if (options_.packed_folder.empty() || made < kLeastKept) return false;
+  if (options_.packed_folder.empty() || made < std::max<std::size_t>(1, least)) return false;
   return PackedFile::write(options_.packed_folder, source_.path(), tensors);
 }
 

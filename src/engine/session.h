@@ -104,9 +104,9 @@ class Session {
 
   // Compiles what the model will need for steps of this shape, weights packed.
   Status prepare(std::int64_t tokens, std::int64_t sequences, std::int64_t rows);
-  // Writes the packed weights that were made, if they are worth it, into the folder of the options,
-  // for the next session. True: it did.
-  Result<bool> keep_packed();
+  // Writes the packed weights into the folder of the options, for the next session, if so many
+  // bytes of them were made here: smaller models start as quickly without. True: it did.
+  Result<bool> keep_packed(std::size_t least = std::size_t{32} << 20);
   Result<ir::Graph> build_graph(const models::Batch& batch);
   std::int64_t compiled_programs() const { return compiled_; }
   // Bytes that runs have needed so far beside weights and cache.
