@@ -39,6 +39,8 @@ class PackedFile {
     file_.release(static_cast<std::size_t>(bytes.data() - file_.bytes().data()), bytes.size());
   }
 
+  void release_all() const { file_.release(0, file_.bytes().size()); }
+
   struct Tensor {
     std::string name;
     kernels::PackedLayout layout;

@@ -143,11 +143,22 @@ bool WeightStore::take_packed(Entry& entry, const formats::TensorRecord& tensor)
   return true;
 }
 
+// Slices that begin or end within a page left it, and comparing first panels brought in pages of
+// their neighbours.
+void WeightStore::release_files() {
+  packed_file_->release_all();
+  for (const auto& [name, forms] : entries_) {
+    const formats::TensorRecord* tensor = source_.find(name);
+    const bool packed = std::ranges::any_of(forms, [](const auto& e) { return e->was_packed; });
+    if (packed && tensor != nullptr) source_.release(*tensor, 0, tensor->data.size());
+  }
+}
+
 bool WeightStore::settle(std::size_t bytes) {
   std::size_t done = 0;
   while (!mapped_.empty() && done < bytes) {
-    Entry& entry = *mapped_.back();
-    mapped_.pop_back();
+    Entry& entry = *mapped_.front();
+    mapped_.pop_front();
     const std::span<const std::byte> from = entry.weight.bytes;
     entry.memory = allocate(from.size());
     // Slice by slice, so that a large matrix is not in memory twice.
@@ -164,6 +175,7 @@ bool WeightStore::settle(std::size_t bytes) {
     }
     entry.weight.bytes = entry.memory;
     done += from.size();
+    if (mapped_.empty()) release_files();
   }
   return !mapped_.empty();
 }

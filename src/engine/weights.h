@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -87,6 +88,7 @@ class WeightStore {
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
   bool add_streamed(Entry& entry, const formats::TensorRecord& tensor);
   bool take_packed(Entry& entry, const formats::TensorRecord& tensor);
+  void release_files();
   Result<const runtime::Weight*> get_owned(const std::string& name, const Owned& owned,
                                            const ir::Type& type);
 
@@ -102,7 +104,7 @@ class WeightStore {
   std::size_t owned_bytes_ = 0;
   std::unique_ptr<WeightStream> stream_;
   std::optional<PackedFile> packed_file_;
-  std::vector<Entry*> mapped_;  // out of it, and not settled yet
+  std::deque<Entry*> mapped_;  // out of it, and not settled yet; in the order of their packing
   bool patched_ = false;
 };
 
