@@ -198,7 +198,7 @@ void print_profile(const std::vector<std::pair<std::string, double>>& rows, Outp
 Result<Measured> measure(const Options& options, Output& output) {
   engine::SessionOptions how = session_options(options.model);
   how.reuse_prefixes = false;
-  how.packed_folder.clear();  // the same memory on every machine
+  how.packed_folder.clear();  // what a machine keeps makes no difference
   how.context = 0;
   how.batch = std::max<std::int64_t>(options.prompt, 1);
   const std::int64_t each = options.prompt + options.generate + kernels::kPageTokens;

@@ -13,8 +13,6 @@
 namespace hone::engine {
 namespace {
 
-// Programs kept: a decode shape, some prefill shapes, the shapes of a batch that shrinks.
-constexpr std::size_t kMostPrograms = 32;
 // Without an option: enough for long conversations on small machines.
 constexpr std::int64_t kDefaultContext = 4096;
 
@@ -139,12 +137,9 @@ void Session::weights_changed() {
 }
 
 Result<Session::Bound*> Session::program_for(const models::Batch& batch) {
-  for (auto at = programs_.begin(); at != programs_.end(); ++at) {
-    if (same(at->batch, batch) && at->form == adapter_form_) {
-      programs_.splice(programs_.begin(), programs_, at);
-      return &programs_.front();
-    }
-  }
+  Bound* known = programs_.find(
+      [&](const Bound& each) { return same(each.batch, batch) && each.form == adapter_form_; });
+  if (known != nullptr) return known;
   auto graph = build_graph(batch);
   if (!graph) return graph.error();
   Bound bound;
@@ -160,19 +155,15 @@ Result<Session::Bound*> Session::program_for(const models::Batch& batch) {
     ++compiled_;
     bound.program = std::make_shared<const runtime::Program>(*std::move(program));
   }
-  for (const runtime::Slot& slot : bound.program->parameters) {
-    auto weight = weights_.get(slot.name, slot.type);
-    if (!weight) return weight.error();
-    bound.weights.push_back(*weight);
-  }
+  auto weights = weights_.bind(*bound.program);
+  if (!weights) return weights.error();
+  bound.weights = *std::move(weights);
   for (const runtime::Slot& slot : bound.program->caches) {
     std::size_t layer = 0;
     std::from_chars(slot.name.data(), slot.name.data() + slot.name.size(), layer);
     bound.caches.push_back(cache_->layers()[layer]);
   }
-  programs_.push_front(std::move(bound));
-  if (programs_.size() > kMostPrograms) programs_.pop_back();
-  return &programs_.front();
+  return programs_.add(std::move(bound));
 }
 
 Status Session::prepare(std::int64_t tokens, std::int64_t sequences, std::int64_t rows) {
@@ -453,7 +444,7 @@ Result<std::vector<std::pair<std::string, double>>> Session::profile(std::int64_
     for (const Request& request : requests) end(request.sequence);
     if (!logits) return logits.error();
     kinds.clear();
-    for (const runtime::Step& step : programs_.front().program->steps) {
+    for (const runtime::Step& step : programs_.begin()->program->steps) {
       kinds.push_back(std::string(step.op) + (step.barrier ? "" : " (each thread)"));
     }
   }

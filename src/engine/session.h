@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/recent.h"
 #include "base/status.h"
 #include "base/threads.h"
 #include "engine/adapter.h"
@@ -157,7 +157,8 @@ class Session {
   std::string adapter_form_;         // what programs depend on: form, weights and ranks
   std::optional<KvCache> cache_;
   runtime::Workspace workspace_;
-  std::list<Bound> programs_;  // most recently used first
+  // A decode shape, some prefill shapes, the shapes of a batch that shrinks.
+  Recent<Bound, 32> programs_;
   std::map<SequenceId, Sequence> sequences_;
   SequenceId next_ = 1;
   std::int64_t compiled_ = 0;

@@ -143,18 +143,7 @@ bool WeightStore::take_packed(Entry& entry, const formats::TensorRecord& tensor)
   return true;
 }
 
-// Slices that begin or end within a page left it, and comparing first panels brought in pages of
-// their neighbours.
-void WeightStore::release_files() {
-  packed_file_->release_all();
-  for (const auto& [name, forms] : entries_) {
-    const formats::TensorRecord* tensor = source_.find(name);
-    const bool packed = std::ranges::any_of(forms, [](const auto& e) { return e->was_packed; });
-    if (packed && tensor != nullptr) source_.release(*tensor, 0, tensor->data.size());
-  }
-}
-
-bool WeightStore::settle(std::size_t bytes) {
+void WeightStore::settle(std::size_t bytes) {
   std::size_t done = 0;
   while (!mapped_.empty() && done < bytes) {
     Entry& entry = *mapped_.front();
@@ -175,9 +164,9 @@ bool WeightStore::settle(std::size_t bytes) {
     }
     entry.weight.bytes = entry.memory;
     done += from.size();
-    if (mapped_.empty()) release_files();
+    // Slices that begin or end within a page left it.
+    if (mapped_.empty()) packed_file_->release_all();
   }
-  return !mapped_.empty();
 }
 
 std::vector<PackedFile::Tensor> WeightStore::packed(std::size_t* made) const {
@@ -225,6 +214,24 @@ Result<const runtime::Weight*> WeightStore::get(const std::string& name, const i
   }
   forms.push_back(std::move(entry));
   return &forms.back()->weight;
+}
+
+Result<std::vector<const runtime::Weight*>> WeightStore::bind(const runtime::Program& program) {
+  const std::size_t mapped = mapped_.size();
+  std::vector<const runtime::Weight*> weights;
+  for (const runtime::Slot& slot : program.parameters) {
+    auto weight = get(slot.name, slot.type);
+    if (!weight) return weight.error();
+    weights.push_back(*weight);
+  }
+  if (mapped_.size() == mapped) return weights;
+  // Comparing first panels brought in pages of the model's file that are its neighbours'.
+  for (const runtime::Slot& slot : program.parameters) {
+    const formats::TensorRecord* tensor = source_.find(slot.name);
+    const bool packed = slot.type.layout == ir::Layout::kRows16;
+    if (packed && tensor != nullptr) source_.release(*tensor, 0, tensor->data.size());
+  }
+  return weights;
 }
 
 Result<std::span<std::byte>> WeightStore::add_owned(const std::string& name, const ir::Type& type,

@@ -31,6 +31,9 @@ class WeightStore {
   // type that the file's dtype cannot become without loss is an error, but vectors become f32.
   Result<const runtime::Weight*> get(const std::string& name, const ir::Type& type);
 
+  // The weights of a program, in the order of its parameters.
+  Result<std::vector<const runtime::Weight*>> bind(const runtime::Program& program);
+
   // Replaces a tensor's bytes (row-major, in its own dtype and shape) in every layout that is in
   // use. Programs that hold the weight see it at their next run; nothing is compiled.
   Status patch(const std::string& name, std::span<const std::byte> bytes);
@@ -59,8 +62,8 @@ class WeightStore {
   // Packed matrices are taken out of this file where it has them. Before the first get().
   void use_packed(PackedFile file) { packed_file_.emplace(std::move(file)); }
   // Brings some of what is mapped from that file into huge pages, from where each step reads it the
-  // quicker. Between two runs. False: nothing is left to bring.
-  bool settle(std::size_t bytes);
+  // quicker. Between two runs.
+  void settle(std::size_t bytes);
   // The packed matrices of the model as its file has them; `made`: bytes of those among them that
   // were packed here. Nothing once one was patched.
   std::vector<PackedFile::Tensor> packed(std::size_t* made) const;
@@ -88,7 +91,6 @@ class WeightStore {
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
   bool add_streamed(Entry& entry, const formats::TensorRecord& tensor);
   bool take_packed(Entry& entry, const formats::TensorRecord& tensor);
-  void release_files();
   Result<const runtime::Weight*> get_owned(const std::string& name, const Owned& owned,
                                            const ir::Type& type);
 

@@ -16,8 +16,6 @@
 namespace hone::feedback {
 namespace {
 
-constexpr std::size_t kMostPrograms = 16;
-
 double sum_of(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
@@ -106,14 +104,11 @@ Result<ir::Graph> Gradient::build(const models::Batch& shape, GradientPlan& plan
 }
 
 Result<Gradient::Bound*> Gradient::program_for(const models::Batch& shape) {
-  for (auto each = programs_.begin(); each != programs_.end(); ++each) {
-    const models::Batch& other = each->shape;
-    if (other.tokens == shape.tokens && other.sequences == shape.sequences &&
-        other.rows == shape.rows) {
-      programs_.splice(programs_.begin(), programs_, each);
-      return &programs_.front();
-    }
-  }
+  Bound* known = programs_.find([&](const Bound& each) {
+    return each.shape.tokens == shape.tokens && each.shape.sequences == shape.sequences &&
+           each.shape.rows == shape.rows;
+  });
+  if (known != nullptr) return known;
   Bound bound;
   bound.shape = shape;
   auto graph = build(shape, bound.plan);
@@ -126,14 +121,10 @@ Result<Gradient::Bound*> Gradient::program_for(const models::Batch& shape) {
   bound.plan.arena_bytes = static_cast<std::int64_t>(bound.program->arena_bytes);
   bound.plan.work_bytes =
       static_cast<std::int64_t>(runtime::workspace_bytes(*bound.program)) - bound.plan.arena_bytes;
-  for (const runtime::Slot& slot : bound.program->parameters) {
-    auto weight = session_.weights().get(slot.name, slot.type);
-    if (!weight) return weight.error();
-    bound.weights.push_back(*weight);
-  }
-  programs_.push_front(std::move(bound));
-  if (programs_.size() > kMostPrograms) programs_.pop_back();
-  return &programs_.front();
+  auto weights = session_.weights().bind(*bound.program);
+  if (!weights) return weights.error();
+  bound.weights = *std::move(weights);
+  return programs_.add(std::move(bound));
 }
 
 Result<GradientPlan> Gradient::plan(const TokenBatch& batch) {

@@ -5,12 +5,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/recent.h"
 #include "base/status.h"
 #include "engine/compile.h"
 #include "engine/session.h"
@@ -102,7 +102,7 @@ class Gradient {
 
   engine::Session& session_;
   GradientOptions options_;
-  std::list<Bound> programs_;  // most recently used first
+  Recent<Bound, 16> programs_;
   std::shared_ptr<runtime::Workspace> workspace_;
   std::int64_t compiled_ = 0;
   bool profile_ = false;

@@ -10,8 +10,6 @@
 namespace hone::feedback {
 namespace {
 
-constexpr std::size_t kMostPrograms = 16;
-
 // What the first operation of the layer reads; below 0: there is no such layer.
 ir::ValueId input_of_layer(const ir::Graph& graph, std::int64_t layer) {
   for (const ir::Operation& operation : graph.operations) {
@@ -51,12 +49,10 @@ Result<ir::Graph> KeptLayers::above(const ir::Graph& graph) const {
 }
 
 Result<KeptLayers::Bound*> KeptLayers::program_for(const models::Batch& shape) {
-  for (auto each = programs_.begin(); each != programs_.end(); ++each) {
-    if (each->shape.tokens == shape.tokens && each->shape.sequences == shape.sequences) {
-      programs_.splice(programs_.begin(), programs_, each);
-      return &programs_.front();
-    }
-  }
+  Bound* known = programs_.find([&](const Bound& each) {
+    return each.shape.tokens == shape.tokens && each.shape.sequences == shape.sequences;
+  });
+  if (known != nullptr) return known;
   auto graph = session_.build_graph(shape);
   if (graph) graph = passes::find_pass("sequences")->run(*graph);
   if (graph && options_.adapt) graph = options_.adapt(*graph);
@@ -71,14 +67,10 @@ Result<KeptLayers::Bound*> KeptLayers::program_for(const models::Batch& shape) {
   auto program = passes::lower(*compiled, options_.compile.lower);
   if (!program) return program.error();
   bound.program = std::make_shared<const runtime::Program>(*std::move(program));
-  for (const runtime::Slot& slot : bound.program->parameters) {
-    auto weight = session_.weights().get(slot.name, slot.type);
-    if (!weight) return weight.error();
-    bound.weights.push_back(*weight);
-  }
-  programs_.push_front(std::move(bound));
-  if (programs_.size() > kMostPrograms) programs_.pop_back();
-  return &programs_.front();
+  auto weights = session_.weights().bind(*bound.program);
+  if (!weights) return weights.error();
+  bound.weights = *std::move(weights);
+  return programs_.add(std::move(bound));
 }
 
 Result<KeptLayers::Plan> KeptLayers::plan(const models::Batch& shape) {

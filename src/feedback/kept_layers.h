@@ -5,12 +5,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "base/recent.h"
 #include "base/status.h"
 #include "cost/roofline.h"
 #include "engine/session.h"
@@ -68,7 +68,7 @@ class KeptLayers {
   engine::Session& session_;
   Options options_;
   std::shared_ptr<runtime::Workspace> workspace_;
-  std::list<Bound> programs_;                                     // most recently used first
+  Recent<Bound, 16> programs_;
   std::map<std::vector<std::int32_t>, std::vector<float>> kept_;  // by tokens and first position
   std::vector<float> rows_;
   std::int64_t width_ = 0;
