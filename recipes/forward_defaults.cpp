@@ -108,6 +108,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   tune::ChoiceStudyOptions options;
   options.model = context.model;
   options.data = context.data + "/classification";
+  options.threads = context.pool.size();
   options.training = 16;
   options.test = 16;
   auto study = tune::ChoiceStudy::open(options);

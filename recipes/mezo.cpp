@@ -93,6 +93,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   tune::ChoiceStudyOptions options;
   options.model = context.model;
   options.data = context.data + "/classification";
+  options.threads = context.pool.size();
   options.training = context.scaled(1000, 32);
   options.test = context.scaled(872, 32);
   auto study = tune::ChoiceStudy::open(options);
@@ -103,7 +104,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   if (!study) return study.error();
   const auto base = (*study)->baselines();
   if (!base) return base.error();
-  const std::int64_t seeds = context.scaled(5, 1);
+  const std::int64_t seeds = context.seeds_of(5);
   const auto gradient = over_seeds(context, **study, gradient_run(context), seeds, "LoRA");
   if (!gradient) return gradient.error();
   const auto forward = over_seeds(context, **study, forward_run(context), seeds, "forward");

@@ -25,11 +25,13 @@ struct RecipeContext {
   std::string data;   // folder of public data sets; what needs it skips where it is absent
   std::string model;  // a model file or name, for recipes that start from one
   std::function<void(std::string_view line)> progress;  // may be empty
+  std::int64_t seeds = 0;  // of recipes that average over some; 0: as many as the recipe says
 
   std::int64_t scaled(std::int64_t count, std::int64_t least = 1) const {
     const auto part = static_cast<std::int64_t>(static_cast<double>(count) * budget);
     return part < least ? least : part;
   }
+  std::int64_t seeds_of(std::int64_t full) const { return seeds > 0 ? seeds : scaled(full); }
   void tell(std::string_view line) const {
     if (progress) progress(line);
   }

@@ -67,7 +67,7 @@ Result<Seeds> over_seeds(const RecipeContext& context, tune::ChoiceStudy& study,
     context.tell(fmt::format("{}, seed {}: loss {:.3f}, accuracy {:.3f}", name, seed,
                              outcome.test.loss, outcome.test.accuracy));
   };
-  const auto outcomes = study.tune_seeds(run, context.scaled(kSeeds, 1), told);
+  const auto outcomes = study.tune_seeds(run, context.seeds_of(kSeeds), told);
   if (!outcomes) return outcomes.error().in(std::string(name));
   Seeds out;
   for (const tune::ChoiceOutcome& outcome : *outcomes) {
@@ -82,6 +82,7 @@ Result<Seeds> over_seeds(const RecipeContext& context, tune::ChoiceStudy& study,
 Result<RecipeReport> run(const RecipeContext& context) {
   RecipeReport report;
   tune::ChoiceStudyOptions options{context.model, context.data + "/classification"};
+  options.threads = context.pool.size();
   options.training = context.scaled(1000, 16);
   options.test = context.scaled(400, 16);
   auto opened = tune::ChoiceStudy::open(options);

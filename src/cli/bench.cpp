@@ -61,7 +61,7 @@ void declare(Options& options, Arguments& arguments) {
 struct Measured {
   std::vector<double> prefill, decode;  // tokens a second, all sequences together
   std::vector<double> members;          // decode with an adapter for each sequence, to without
-  double weight_bytes = 0;              // that a decode step reads
+  double decode_bytes = 0;              // that a decode step reads: weights, keys, values
   double prefill_operations = 0;        // of one prompt
   engine::MachineLimits limits;
   double limits_bytes = 0;
@@ -170,9 +170,18 @@ Status count_work(engine::Session& session, const Options& options, Measured& me
   auto prefill = session.build_graph({options.prompt, 1, pages, 1});
   if (!decode) return decode.error();
   if (!prefill) return prefill.error();
+  // Of keys and values what a step half way through the answer sees.
+  const std::int64_t seen = options.prompt + options.generate / 2;
+  const double token_bytes = static_cast<double>(session.cache().bytes_per_token()) /
+                             static_cast<double>(session.config().layers);
   for (const ir::Operation& operation : decode->operations) {
+    if (operation.is("attention")) {
+      const std::int64_t window = operation.attributes.integer("window", seen);
+      measured.decode_bytes +=
+          token_bytes * static_cast<double>(std::min(seen, window) * options.sequences);
+    }
     if (!operation.is("matmul")) continue;
-    measured.weight_bytes += static_cast<double>(decode->type(operation.operands[1]).bytes());
+    measured.decode_bytes += static_cast<double>(decode->type(operation.operands[1]).bytes());
   }
   for (const ir::Operation& operation : prefill->operations) {
     if (!operation.is("matmul")) continue;
@@ -257,7 +266,7 @@ Status run_model(const Options& options, Output& output) {
   const double prefill = median(measured->prefill);
   const double decode = median(measured->decode);
   const double decode_bytes =
-      decode / static_cast<double>(options.sequences) * measured->weight_bytes;
+      decode / static_cast<double>(options.sequences) * measured->decode_bytes;
   const double prefill_operations =
       prefill / static_cast<double>(options.prompt) * measured->prefill_operations;
   const double bandwidth_share = share(decode_bytes, measured->limits.read_bytes);

@@ -17,6 +17,7 @@ struct Options {
   std::string data = "../shared/data";
   double budget = 1;
   std::int64_t seed = 1;
+  std::int64_t seeds = 0;
   std::int64_t threads = 0;
 };
 
@@ -26,6 +27,8 @@ void declare(Options& options, Arguments& arguments) {
   arguments.option("--data", options.data, "folder of public data sets", "FOLDER");
   arguments.option("--budget", options.budget, "part of the full run", Numbers{0.0001, 100});
   arguments.option("-s,--seed", options.seed, "same seed, same table", Integers{0});
+  arguments.option("--seeds", options.seeds, "seeds to average over; 0: as the recipe says",
+                   Integers{0, 1000});
   arguments.option("-j,--threads", options.threads, "threads; 0: all cores", Integers{0, 1024});
 }
 
@@ -62,7 +65,8 @@ Status run(const Options& options, Output& output) {
   ThreadPool pool(static_cast<int>(options.threads));
   recipes::RecipeContext context{pool,           static_cast<std::uint64_t>(options.seed),
                                  options.budget, options.data,
-                                 options.model,  nullptr};
+                                 options.model,  nullptr,
+                                 options.seeds};
   if (!output.json() && !output.quiet()) {
     context.progress = [&](std::string_view line) { output.note(line); };
   }

@@ -15,6 +15,9 @@ void declare_forward(tune::JobOptions& job, Arguments& arguments) {
   arguments.option("--directions", job.directions, "of zo, tried in a step", Integers{1, 4096});
   arguments.option("--epsilon", job.epsilon, "of zo: how far pairs and one-sided probes go",
                    Numbers{0});
+  arguments.option("--epsilon-target", job.epsilon_target,
+                   "of zo: probes go as far as makes losses differ by this part; 0: --epsilon",
+                   Numbers{0, 1});
   arguments.choice("--noise", job.noise, {"rademacher", "gaussian"}, "of zo: of the directions");
   arguments.choice("--shaping", job.shaping, {"mean", "spread", "rank"},
                    "of zo: derivatives as they are, over their spread, or their ranks alone");
@@ -24,6 +27,13 @@ void declare_forward(tune::JobOptions& job, Arguments& arguments) {
                    "of zo: every so many steps, directions along which rows hardly moved are left "
                    "out from then on; 0: never (for soft prompts)",
                    Integers{0, 4096});
+  arguments.option("--seed-momentum", job.seed_momentum,
+                   "of zo: earlier estimates count on by this factor, drawn anew from their seeds",
+                   Numbers{0, 0.99});
+  arguments.option("--line-search", job.line_search,
+                   "of zo: lengths at which a step is tried, 4, 2, 1, 1/2, ... times the rate; the "
+                   "best is taken, or none",
+                   Integers{0, 32});
   arguments.option(
       "--layers", job.layers,
       "of zo, that move: auto, all, random (others each step), or how many of the last", "WHICH");

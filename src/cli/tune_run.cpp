@@ -337,7 +337,9 @@ class TuneRun {
         const Status status = stops ? (*stops ? Status() : one_step(progress)) : stops.error();
         if (!status.ok()) return keep_and_give_up(*writer, status);
         if (*stops) break;
-        if (curve_.steps.size() == 1 && !resumed_ && !judged()) {
+        // A line search may choose not to move.
+        const bool moved = !curve_.steps.empty() && curve_.steps.back().learning_rate > 0;
+        if (curve_.steps.size() == 1 && moved && !resumed_ && !judged()) {
           HONE_RETURN_IF_ERROR(check_effect(*probe_before));
         }
         const std::int64_t done = job_->trainer().steps_done();

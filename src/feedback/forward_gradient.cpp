@@ -297,10 +297,10 @@ Result<ForwardEstimate> ForwardGradient::probes(const Candidates& candidates, st
   keep();
   const Range mine = options_.own_directions();
   for (std::int64_t k = mine.begin; k < mine.end && status.ok(); ++k) {
-    move_to(step, k, options_.epsilon);
+    move_to(step, k, epsilon_);
     status = candidates.look();
     if (!pair || !status.ok()) continue;
-    move_to(step, k, -options_.epsilon);
+    move_to(step, k, -epsilon_);
     status = candidates.look();
   }
   put_back();
@@ -315,14 +315,30 @@ Result<ForwardEstimate> ForwardGradient::probes(const Candidates& candidates, st
   const auto all = all_of(std::move(ends));
   if (!all) return all.error();
   ForwardEstimate estimate;
-  const double distance = pair ? 2 * options_.epsilon : options_.epsilon;
+  const double distance = pair ? 2 * epsilon_ : epsilon_;
   for (std::size_t i = 0; i + 1 < all->size(); i += 2) {
     estimate.derivatives.push_back(((*all)[i] - (*all)[i + 1]) / distance);
   }
   const double sum = std::accumulate(all->begin(), all->end(), 0.0);
   estimate.loss = pair ? sum / static_cast<double>(all->size()) : (*losses)[0];
   HONE_RETURN_IF_ERROR(finish(estimate));
+  if (options_.epsilon_target > 0) follow_target(*all, estimate);
   return estimate;
+}
+
+// Losses that hardly differ are rounding (or equal, where a reward counts answers); those that
+// differ much bend.
+void ForwardGradient::follow_target(std::span<const double> ends, const ForwardEstimate& estimate) {
+  constexpr double kMost = 1.25;
+  constexpr double kRange = 64;
+  double apart = 0;
+  for (std::size_t i = 0; i + 1 < ends.size(); i += 2) apart += std::abs(ends[i] - ends[i + 1]);
+  const bool pair = options_.probe != Probe::kOneSided;
+  const double reached = apart / static_cast<double>(ends.size() / 2) / (pair ? 2 : 1);
+  const double wanted = options_.epsilon_target * std::abs(estimate.loss);
+  double by = reached > 0 ? std::clamp(wanted / reached, 1 / kMost, kMost) : kMost;
+  if (!estimate.finite) by = 1 / kMost;
+  epsilon_ = std::clamp(epsilon_ * by, options_.epsilon / kRange, options_.epsilon * kRange);
 }
 
 Result<ForwardEstimate> ForwardGradient::run(std::span<const TokenBatch> batches,
@@ -350,7 +366,7 @@ Result<ForwardEstimate> ForwardGradient::ranked(const Candidates& candidates, st
   keep();
   Status status;
   for (std::int64_t k = 0; k < options_.directions && status.ok(); ++k) {
-    move_to(step, k, options_.epsilon);
+    move_to(step, k, epsilon_);
     status = candidates.look();
   }
   put_back();
@@ -364,17 +380,18 @@ Result<ForwardEstimate> ForwardGradient::ranked(const Candidates& candidates, st
   return estimate;
 }
 
-void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t step,
-                             std::size_t tensor, std::int64_t begin,
-                             std::span<float> gradient) const {
-  if (!touched(tensor, first_layer(step))) return;
-  for (std::size_t k = 0; k < coefficients.size(); ++k) {
-    add_direction(options_.noise, key_of(step, static_cast<std::int64_t>(k), tensor), begin,
-                  static_cast<float>(coefficients[k]), gradient);
+void ForwardGradient::expand(std::span<const EstimateTerm> terms, std::size_t tensor,
+                             std::int64_t begin, std::span<float> gradient) const {
+  for (const EstimateTerm& term : terms) {
+    if (!touched(tensor, first_layer(term.step))) continue;
+    for (std::size_t k = 0; k < term.coefficients.size(); ++k) {
+      add_direction(options_.noise, key_of(term.step, static_cast<std::int64_t>(k), tensor), begin,
+                    static_cast<float>(term.coefficients[k]), gradient);
+    }
   }
 }
 
-void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t step,
+void ForwardGradient::expand(std::span<const EstimateTerm> terms,
                              std::span<std::vector<float>> gradients) const {
   const int threads = session_.pool().size();
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
@@ -385,7 +402,7 @@ void ForwardGradient::expand(std::span<const double> coefficients, std::int64_t 
       const auto count = static_cast<std::int64_t>(gradients[i].size());
       const Range share = share_of(count, thread, threads, kDirectionGranule);
       if (share.begin >= share.end) continue;
-      expand(coefficients, step, i, share.begin,
+      expand(terms, i, share.begin,
              std::span(gradients[i])
                  .subspan(static_cast<std::size_t>(share.begin),
                           static_cast<std::size_t>(share.end - share.begin)));

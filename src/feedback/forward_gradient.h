@@ -41,6 +41,10 @@ struct ForwardOptions {
   Probe probe = Probe::kTangent;
   std::int64_t directions = 1;
   double epsilon = 1e-3;  // of pairs and one-sided probes
+  // The distance follows so that losses at it differ from the one at the parameters by this part
+  // of it, on average: by at most a quarter a step, and to at most 64 times more or less than
+  // epsilon. 0: it stays.
+  double epsilon_target = 0;
   Noise noise = Noise::kRademacher;
   optim::Shaping shaping = optim::Shaping::kMean;
   double clip = 0;  // of each derivative; 0: none
@@ -90,6 +94,12 @@ struct ForwardEstimate {
   bool finite = true;  // all losses were; otherwise no coefficients
 };
 
+// What a step found, as a part of an estimated gradient.
+struct EstimateTerm {
+  std::int64_t step = 0;
+  std::vector<double> coefficients;  // of its directions
+};
+
 class ForwardGradient {
  public:
   // `base`: as for Gradient, with what is perturbed as its `trained`, in the order of `tensors`.
@@ -104,15 +114,21 @@ class ForwardGradient {
   // By losses of any kind (kTangent probes pairs here), or by an order alone, of w + epsilon z_k
   // (optim::coefficients_of_ranking).
   Result<ForwardEstimate> run(const Candidates& candidates, std::int64_t step);
-  // gradients[i] = sum of coefficients times the step's directions of tensor i: of the estimate, or
-  // of what was written down of it.
-  void expand(std::span<const double> coefficients, std::int64_t step,
-              std::span<std::vector<float>> gradients) const;
-
+  // gradients[i] = sum of the terms' coefficients times their steps' directions of tensor i: of the
+  // estimate, or of what was written down of it.
+  void expand(std::span<const EstimateTerm> terms, std::span<std::vector<float>> gradients) const;
   // The same of some elements of one tensor, from `begin` on, a multiple of kDirectionGranule;
   // added to what is there.
-  void expand(std::span<const double> coefficients, std::int64_t step, std::size_t tensor,
-              std::int64_t begin, std::span<float> gradient) const;
+  void expand(std::span<const EstimateTerm> terms, std::size_t tensor, std::int64_t begin,
+              std::span<float> gradient) const;
+
+  // The sum of the batches' losses at the parameters as they are, of all ranks.
+  Result<double> loss(std::span<const TokenBatch> batches, std::int64_t step) {
+    return loss_of(batches, first_layer(step));
+  }
+  // The distance of the next probes.
+  double epsilon() const { return epsilon_; }
+  void set_epsilon(double epsilon) { epsilon_ = epsilon; }
 
   Result<GradientPlan> plan(const TokenBatch& batch);
   std::int64_t compiled_programs() const;
@@ -128,7 +144,10 @@ class ForwardGradient {
  private:
   ForwardGradient(engine::Session& session, std::vector<Perturbed> tensors,
                   const ForwardOptions& options)
-      : session_(session), tensors_(std::move(tensors)), options_(options) {}
+      : session_(session),
+        tensors_(std::move(tensors)),
+        options_(options),
+        epsilon_(options.epsilon) {}
   void keep_layers();
   Gradient& program_of(std::int64_t layer, int directions);
   bool touched(std::size_t tensor, std::int64_t first_layer) const;
@@ -150,10 +169,12 @@ class ForwardGradient {
   Result<ForwardEstimate> probes(const Candidates& candidates, std::int64_t step, Probe probe);
   Result<ForwardEstimate> ranked(const Candidates& candidates, std::int64_t step);
   Status finish(ForwardEstimate& estimate) const;
+  void follow_target(std::span<const double> ends, const ForwardEstimate& estimate);
 
   engine::Session& session_;
   std::vector<Perturbed> tensors_;
   ForwardOptions options_;
+  double epsilon_;
   GradientOptions base_;
   std::shared_ptr<runtime::Workspace> workspace_;
   std::map<std::pair<std::int64_t, int>, std::unique_ptr<Gradient>> programs_;

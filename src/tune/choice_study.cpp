@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/choice_study.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/timing.h"
@@ -50,7 +53,8 @@ std::vector<std::size_t> labels_of(std::span<const ChoiceExample> examples) {
 
 Status ChoiceStudy::open_session() {
   engine::SessionOptions how;
-  how.threads = 0;
+  how.threads = options_.threads;
+  how.compile.arithmetic = options_.arithmetic;
   how.context = 64;
   auto session = engine::Session::open(options_.model, how);
   if (!session) return session.error();
@@ -149,6 +153,8 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
     options.forward = *forward;
     options.forward->kept_layer_bytes = run.job.kept_layers;
     options.trajectory = job.trajectory;
+    options.seed_momentum = job.seed_momentum;
+    options.line_search = job.line_search;
     const std::int64_t in_front = trained->virtual_tokens;
     options.batches = [this, in_front](std::span<const std::size_t> which) {
       return std::vector<feedback::TokenBatch>{choice_batch(training_, which, in_front)};
@@ -178,18 +184,26 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
     outcome.skipped += report->skipped ? 1 : 0;
   }
   outcome.seconds = seconds_now() - start;
-  feedback::GradientOptions scoring;
-  scoring.compile = session_->options().compile;
-  scoring.adapt = trained->adapt_exactly;
-  scoring.forward_only = true;
-  for (const TrainedTensor& tensor : trained->tensors) scoring.trained.push_back(tensor.name);
-  feedback::Gradient forward(*session_, scoring);
-  const auto scores = score_choices(forward, test_, nullptr, trained->virtual_tokens);
+  const auto scores = score(*session_, &*trained, options_.arithmetic);
   if (!scores) return scores.error();
   outcome.test = *scores;
   outcome.removed = (*trainer)->removed_directions();
   outcome.trained = std::make_shared<const Trained>(*trained);
   return outcome;
+}
+
+Result<ChoiceScores> ChoiceStudy::score(engine::Session& session, const Trained* trained,
+                                        engine::Arithmetic arithmetic) const {
+  feedback::GradientOptions scoring;
+  scoring.compile = session.options().compile;
+  scoring.compile.arithmetic = arithmetic;
+  scoring.forward_only = true;
+  if (trained != nullptr) {
+    scoring.adapt = trained->adapt_exactly;
+    for (const TrainedTensor& tensor : trained->tensors) scoring.trained.push_back(tensor.name);
+  }
+  feedback::Gradient forward(session, scoring);
+  return score_choices(forward, test_, nullptr, trained != nullptr ? trained->virtual_tokens : 0);
 }
 
 Result<std::vector<ChoiceOutcome>> ChoiceStudy::tune_seeds(
@@ -204,6 +218,40 @@ Result<std::vector<ChoiceOutcome>> ChoiceStudy::tune_seeds(
     outcomes.push_back(*std::move(outcome));
   }
   return outcomes;
+}
+
+std::string BestRate::text() const {
+  const auto [least, most] = std::ranges::minmax_element(scores, {}, &ChoiceScores::loss);
+  return fmt::format("loss {:.3f} ({:.3f} to {:.3f}), accuracy {:.3f}, rate {:g}", loss,
+                     least->loss, most->loss, accuracy, rate);
+}
+
+Result<BestRate> ChoiceStudy::tune_best(ChoiceRun run, std::span<const double> rates,
+                                        std::int64_t seeds) {
+  BestRate best;
+  double least = std::numeric_limits<double>::infinity();
+  for (const double rate : rates) {
+    run.rate = rate;
+    const auto outcome = tune(run);
+    if (!outcome) return outcome.error();
+    const auto& losses = outcome->losses;
+    const auto last = static_cast<std::ptrdiff_t>(std::max<std::size_t>(1, losses.size() / 5));
+    const double end = std::accumulate(losses.end() - last, losses.end(), 0.0);
+    if (end >= least && !best.scores.empty()) continue;
+    least = end;
+    best.rate = rate;
+    best.scores.assign(1, outcome->test);
+  }
+  run.rate = best.rate;
+  ++run.seed;
+  const auto more = tune_seeds(run, seeds - 1, [](auto, const auto&) {});
+  if (!more) return more.error();
+  for (const ChoiceOutcome& each : *more) best.scores.push_back(each.test);
+  for (const ChoiceScores& each : best.scores) {
+    best.loss += each.loss / static_cast<double>(best.scores.size());
+    best.accuracy += each.accuracy / static_cast<double>(best.scores.size());
+  }
+  return best;
 }
 
 double logistic_accuracy(std::span<const float> train, std::span<const std::size_t> train_labels,

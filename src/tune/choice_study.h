@@ -24,6 +24,8 @@ struct ChoiceStudyOptions {
   std::string data;  // the folder that has sst2-train.tsv and sst2-dev.tsv
   std::int64_t training = 1000, test = 400;
   std::uint64_t seed = 0;  // of which examples
+  int threads = 0;         // 0: all cores
+  engine::Arithmetic arithmetic = engine::Arithmetic::kInteger;
 };
 
 // How a run tunes: `job` gives the method and, of `zo`, how directions are tried.
@@ -50,6 +52,14 @@ struct ChoiceOutcome {
   std::shared_ptr<const Trained> trained;  // in the session's memory, until the next run
 };
 
+// What tune_best found: the rate, and the test scores of each seed at it.
+struct BestRate {
+  double rate = 0;
+  std::vector<ChoiceScores> scores;
+  double loss = 0, accuracy = 0;  // means
+  std::string text() const;       // "loss 0.500 (0.490 to 0.510), accuracy 0.800, rate 0.001"
+};
+
 class ChoiceStudy {
  public:
   // kNotFound where the data is absent.
@@ -68,11 +78,17 @@ class ChoiceStudy {
   Result<Baselines> baselines();
   // From the model itself; the session is opened anew, so that runs share nothing.
   Result<ChoiceOutcome> tune(const ChoiceRun& run);
+  // The test examples, with what was trained; nullptr: as the session's model is.
+  Result<ChoiceScores> score(engine::Session& session, const Trained* trained,
+                             engine::Arithmetic arithmetic) const;
   // The same from `seeds` seeds, beginning with the run's own; `told` hears of each. What they
   // trained is gone: the last of them stands.
   Result<std::vector<ChoiceOutcome>> tune_seeds(
       ChoiceRun run, std::int64_t seeds,
       const std::function<void(std::uint64_t seed, const ChoiceOutcome& outcome)>& told);
+  // With each rate from the run's own seed, of which the one stays whose last fifth of the training
+  // losses is least; with that from `seeds` - 1 more.
+  Result<BestRate> tune_best(ChoiceRun run, std::span<const double> rates, std::int64_t seeds);
 
  private:
   explicit ChoiceStudy(ChoiceStudyOptions options) : options_(std::move(options)) {}

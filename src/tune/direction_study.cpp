@@ -23,6 +23,7 @@ struct Opened {
 Result<std::unique_ptr<Opened>> open(const ChoiceStudy& study, const DirectionTrial& trial) {
   auto out = std::make_unique<Opened>();
   engine::SessionOptions how;
+  how.threads = study.options().threads;
   how.context = 64;
   how.compile.arithmetic = trial.arithmetic;
   auto session = engine::Session::open(study.options().model, how);

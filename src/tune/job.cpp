@@ -65,6 +65,9 @@ void each_option(Options& o, Visit visit) {
   visit("shaping", o.shaping);
   visit("derivative_clip", o.derivative_clip);
   visit("trajectory", o.trajectory);
+  visit("seed_momentum", o.seed_momentum);
+  visit("line_search", o.line_search);
+  visit("epsilon_target", o.epsilon_target);
   visit("layers", o.layers);
   visit("kept_layers", o.kept_layers);
   visit("reward", o.reward);
@@ -148,6 +151,7 @@ Result<feedback::ForwardOptions> JobOptions::forward_options() const {
   options.shaping = *shaped;
   options.directions = directions;
   options.epsilon = epsilon;
+  options.epsilon_target = epsilon_target;
   options.clip = derivative_clip;
   options.seed = seed;
   // What is no adapter stands in all layers; those that do not move cost nothing.
@@ -282,6 +286,8 @@ Status Job::choose_rule() {
   trainer_options_.seed = options_.seed;
   trainer_options_.update_inside = options_.update_inside;
   trainer_options_.trajectory = options_.trajectory;
+  trainer_options_.seed_momentum = options_.seed_momentum;
+  trainer_options_.line_search = options_.line_search;
   trainer_options_.rounding = rounding_pass(options_.rounding);
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
@@ -296,6 +302,15 @@ Status Job::choose_feedback() {
                  "--trajectory",
                  fmt::format("--method {} --perturb {}", options_.method.method, options_.perturb),
                  "--method zo --perturb prompt",
+                 ""};
+  }
+  const bool probes = options_.probe != "tangent" || !options_.reward.empty();
+  if (options_.epsilon_target > 0 && (!probes || !options_.rank.empty())) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "there are no losses at a distance that could follow a target",
+                 "--epsilon-target",
+                 options_.rank.empty() ? "--probe tangent" : "--rank-by",
+                 "--probe pair, --probe one-sided or --reward",
                  ""};
   }
   if (options_.forward_only()) {

@@ -63,7 +63,10 @@ struct JobOptions {
   std::string noise = "rademacher";
   std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
   double derivative_clip = 0;    // of each direction's; 0: none
-  std::int64_t trajectory = 0;   // TrainerOptions::trajectory
+  std::int64_t trajectory = 0;   // TrainerOptions::trajectory, and the next two
+  double seed_momentum = 0;
+  std::int64_t line_search = 0;
+  double epsilon_target = 0;  // feedback::ForwardOptions::epsilon_target
   // That move: auto (the last sixth), all, random, or the number of the last ones.
   std::string layers = "auto";
   // Most bytes of what layers that do not move gave, kept for examples that come again.

@@ -338,8 +338,8 @@ Result<StepReport> Trainer::step() {
         estimate(indices, micro_batches(chosen, options_.forward->shares_examples()), report));
   } else {
     HONE_RETURN_IF_ERROR(accumulate(chosen, report));
+    if (!options_.update_inside && !report.skipped) clip_and_update(report);
   }
-  if (!options_.update_inside && !report.skipped) clip_and_update(report);
   ++step_;
   report.seconds = seconds_now() - start;
   return report;

@@ -46,6 +46,12 @@ struct TrainerOptions {
   // Rows of what forward passes move forget, every so many steps, the directions along which they
   // hardly moved (optim::Trajectory); 0: never.
   std::int64_t trajectory = 0;
+  // Estimates of earlier steps count on, each step by this factor less, drawn anew from their
+  // seeds: momentum without a state.
+  double seed_momentum = 0;
+  // An estimate's step is tried at so many lengths, 4, 2, 1, 1/2, … times the rate, and not at all,
+  // and the best one on the step's examples is taken; 0: it is taken as it is.
+  std::int64_t line_search = 0;
   // Where feedback is no loss of the examples: `look` sees what these (their places in the data)
   // become at a candidate, with the parameters there; then `losses` (a reward's opposite) or
   // `order` tells of all candidates since (feedback::Candidates).
@@ -146,13 +152,19 @@ class Trainer {
                   std::span<const feedback::TokenBatch> batches, StepReport& report);
   void expand_history(std::int64_t step);
   void follow_trajectories();
+  Status search_line(std::span<const std::size_t> chosen,
+                     std::span<const feedback::TokenBatch> batches, StepReport& report);
+  Result<std::size_t> best_of_line(std::span<const double> losses) const;
   void clip_and_update(StepReport& report);
   void keep_before_update();
+  void restore_before();
   void take_back(std::int64_t step);
   std::int64_t kept_bytes_of(const Example& example) const;
   Result<double> measure_forward_step(const feedback::TokenBatch& batch);
   Status replay(const Checkpoint& checkpoint);
-  std::span<const double> coefficients_of(std::int64_t step) const;
+  // Of the history: a step's row, and how many numbers it has.
+  std::span<double> row_of(std::int64_t step);
+  std::size_t row_size() const;
   bool draws_gradients() const;
   std::span<const float> gradient_part(std::size_t index, Range range,
                                        std::vector<float>& buffer) const;
@@ -178,9 +190,11 @@ class Trainer {
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
   std::unique_ptr<feedback::ForwardGradient> forward_gradient_;  // where forward passes estimate
-  // Of it: the coefficients of each step. NaN where losses were not finite, which takes the step
-  // before back (infinite then) and halves the rate from there on.
+  // Of it, a row a step: its coefficients; the factor of its rate, if lines are searched; the
+  // distance of the next probes, if it follows. Its first number is NaN where losses were not
+  // finite, which takes the step before back (infinite then) and halves the rate from there on.
   std::vector<double> history_;
+  std::vector<feedback::EstimateTerm> terms_;  // of this step's gradient
   double rate_factor_ = 1;
   std::vector<optim::Trajectory> trajectories_;    // of each row that moves
   std::vector<std::vector<float>> values_before_;  // of the last update

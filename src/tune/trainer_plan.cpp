@@ -31,7 +31,18 @@ Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) 
     if (!plan) return plan.error();
     return plan->cost.seconds;
   }
-  const auto run = [&] { return forward_gradient_->run(std::span(&batch, 1), 0); };
+  const std::span batches(&batch, 1);
+  const double epsilon = forward_gradient_->epsilon();
+  const auto run = [&]() -> Result<feedback::ForwardEstimate> {
+    auto estimate = forward_gradient_->run(batches, 0);
+    const std::int64_t points = options_.line_search > 0 ? options_.line_search + 1 : 0;
+    for (std::int64_t i = 0; i < points && estimate.ok(); ++i) {
+      const auto loss = forward_gradient_->loss(batches, 0);
+      if (!loss) return loss.error();
+    }
+    forward_gradient_->set_epsilon(epsilon);  // nothing was learned from this
+    return estimate;
+  };
   const auto again = seconds_of(run);
   give_back_memory();
   if (!again || forward_gradient_->kept_layers() == nullptr) return again;

@@ -80,6 +80,45 @@ class ForwardTest(test_tuning.Case):
         others = ("tune", self.model, "--data", self.data, "--method", "zo", "--trajectory", 4)
         self.fails(INVALID, "--perturb prompt", *others)
 
+    def replayed(self, words: tuple[object, ...]) -> dict[str, Any]:
+        """A run; its list of coefficients, and its first checkpoint, lead to the same bits."""
+        shutil.rmtree(self.folder / "a.gguf.checkpoints", ignore_errors=True)
+        report = self.forward("a.gguf", "--steps", 12, "--checkpoint-every", 4, *words)
+        again = self.result("runs", "replay", "last", "--runs", "runs.sqlite", "-o", "again.gguf")
+        self.assertEqual(again["hash"], report["hash"])
+        folder = self.folder / "a.gguf.checkpoints"
+        for file in sorted(folder.glob("*.hone"))[1:]:
+            file.unlink()
+        resumed = self.result("tune", self.model, "--resume", folder, "--runs", "runs.sqlite")
+        self.assertEqual(resumed["hash"], report["hash"])
+        return report
+
+    def test_momentum_lines_and_distances_replay(self) -> None:
+        pairs = ("--probe", "pair", "--epsilon", 0.01)
+        plain = self.replayed(pairs)
+        hashes = {plain["hash"]}
+        for words in (
+            ("--seed-momentum", 0.8),
+            ("--line-search", 4),
+            ("--epsilon-target", 0.05),
+            ("--seed-momentum", 0.5, "--line-search", 2, "--epsilon-target", 0.05),
+        ):
+            with self.subTest(words=words):
+                hashes.add(self.replayed((*pairs, *words))["hash"])
+        self.assertEqual(len(hashes), 5)
+        line = self.forward("a.gguf", "--steps", 30, "--learning-rate", 1e-4, "--line-search", 8)
+        short = self.forward("a.gguf", "--steps", 30, "--learning-rate", 1e-4)
+        self.assertLess(sum(line["loss"][-8:]), sum(short["loss"][-8:]))
+        words = ("--steps", 12, "--learning-rate", 0.01)
+        seeds = self.forward("a.gguf", *words, "--seed-momentum", 0.8)
+        state = self.forward("a.gguf", *words, "--set", "momentum=0.8")
+        for ours, theirs in zip(seeds["loss"], state["loss"], strict=True):
+            self.assertAlmostEqual(ours, theirs, delta=2e-3 * theirs)
+        self.result(*self.judged("--rank-by", "echo 1 0", "--line-search", 2))
+        self.result(*self.judged("--reward", "f1", "--line-search", 2, "--epsilon-target", 0.1))
+        others = ("tune", self.model, "--data", self.data, "--method", "zo")
+        self.fails(INVALID, "--probe pair", *others, "--epsilon-target", 0.1)
+
     def test_rewards_and_rankings(self) -> None:
         (self.folder / "score.py").write_text(LENGTH, "utf-8")
         program = f"{sys.executable} score.py"
@@ -126,6 +165,7 @@ class ForwardTest(test_tuning.Case):
                     *("mpirun", "--oversubscribe", "-n", str(ranks), test_tuning.BUILD / "hone"),
                     *("tune", self.model, "--data", self.data, "--method", "zo", "--layers", "all"),
                     *("--steps", "6", "--directions", "3", "--rank", "2", "-j", "1", "--json"),
+                    *("--line-search", "2", "--seed-momentum", "0.5"),
                     *("-o", f"{ranks}.gguf", "--runs", f"{ranks}.sqlite"),
                 ],
                 cwd=self.folder,

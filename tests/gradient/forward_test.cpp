@@ -83,7 +83,7 @@ std::vector<std::vector<float>> direction(const ForwardGradient& forward, std::s
   std::vector<double> one(count, 0.0);
   one[which] = 1;
   std::vector<std::vector<float>> out(tensors);
-  forward.expand(one, step, out);
+  forward.expand(std::vector<EstimateTerm>{{step, one}}, out);
   return out;
 }
 
@@ -160,7 +160,7 @@ TEST(ForwardEstimate, IsTheGradientOnAverageAndScattersAsTheorySays) {
       auto estimate = forward->run(std::span(&trial.batch, 1), step);
       ASSERT_TRUE(estimate.ok());
       std::vector<std::vector<float>> mean(gradients.size());
-      forward->expand(estimate->coefficients, step, mean);
+      forward->expand(std::vector<EstimateTerm>{{step, estimate->coefficients}}, mean);
       along += dot(mean, gradients) / size / kSteps;
       for (std::size_t i = 0; i < mean.size(); ++i) {
         for (std::size_t j = 0; j < mean[i].size(); ++j) mean[i][j] -= gradients[i][j];
@@ -275,7 +275,7 @@ TEST(ForwardEstimate, DrawnDirectionsAreTheStoredOnes) {
   const std::vector<double> one{0, 1, 0};
   const auto large = static_cast<std::size_t>(
       std::ranges::max_element(z, {}, [](const auto& each) { return each.size(); }) - z.begin());
-  drawn->expand(one, 4, large, kDirectionGranule, part);
+  drawn->expand(std::vector<EstimateTerm>{{4, one}}, large, kDirectionGranule, part);
   EXPECT_TRUE(
       std::ranges::equal(part, std::span(z[large]).subspan(kDirectionGranule, part.size())));
 }

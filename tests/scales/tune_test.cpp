@@ -108,7 +108,7 @@ Vectors direction(const ForwardGradient& forward, std::size_t tensors, std::size
   std::vector<double> one(count, 0.0);
   one[which] = 1;
   Vectors out(tensors);
-  forward.expand(one, 0, out);
+  forward.expand(std::vector<feedback::EstimateTerm>{{0, one}}, out);
   return out;
 }
 
