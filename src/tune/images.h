@@ -29,6 +29,12 @@ struct Images {
 Result<Images> read_images(const std::string& folder, const std::string& part,
                            std::int64_t shrink = 1);
 
+// A gzipped table, one image a line: its pixels from 0 to 255, row by row, and its label, by
+// commas. `part`: "train" or "t10k" as of the other form; every fifth line is of the latter. Errors
+// as there.
+Result<Images> read_image_table(const std::string& path, const std::string& part,
+                                std::int64_t height, std::int64_t width);
+
 // The bytes of a gzipped file, at most `largest` of them.
 Result<std::vector<std::uint8_t>> read_gzip(const std::string& path,
                                             std::size_t largest = std::size_t{1} << 28);

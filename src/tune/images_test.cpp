@@ -40,6 +40,28 @@ TEST(Images, MeansOfPixels) {
   EXPECT_EQ(tasks[1].labels, (std::vector<std::int32_t>{3}));
 }
 
+TEST(Images, TablesOfNumbers) {
+  const ScratchFolder folder;
+  const auto write = [&](const std::string& text) {
+    put(folder / "table.gz", {text.begin(), text.end()});
+  };
+  write("0,255,7\n51,0,1\n0,0,2\n0,0,3\n255,255,4\n0,0,5\n");
+  const auto train = read_image_table(folder / "table.gz", "train", 1, 2);
+  ASSERT_TRUE(train.ok()) << train.error().text();
+  EXPECT_EQ(train->labels, (std::vector<std::int32_t>{7, 1, 2, 3, 5}));
+  EXPECT_EQ(train->image(1)[0], 0.2F);
+  const auto test = read_image_table(folder / "table.gz", "t10k", 1, 2);
+  ASSERT_TRUE(test.ok()) << test.error().text();
+  EXPECT_EQ(test->labels, (std::vector<std::int32_t>{4}));
+  for (const char* broken : {"0,255\n", "0,256,7\n", "0,-1,7\n", "0,1,7,3\n", "a", "0,1,7\n0,"}) {
+    write(broken);
+    const auto read = read_image_table(folder / "table.gz", "train", 1, 2);
+    ASSERT_FALSE(read.ok()) << broken;
+    EXPECT_EQ(read.error().code, ErrorCode::kCorrupt);
+  }
+  EXPECT_EQ(read_image_table(folder / "none.gz", "train", 1, 2).error().code, ErrorCode::kNotFound);
+}
+
 TEST(Images, BrokenFilesAreErrors) {
   const ScratchFolder folder;
   EXPECT_EQ(read_images(folder.path(), "train").error().code, ErrorCode::kNotFound);
