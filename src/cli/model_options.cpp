@@ -32,9 +32,6 @@ void declare_model(ModelOptions& options, Arguments& arguments) {
   arguments.choice("--arithmetic", options.arithmetic, {"int8", "float"},
                    "of products with quantized weights: int8 is fast, float the reference");
   arguments.choice("--cache", options.cache, {"f16", "int8", "f32"}, "form of keys and values");
-  arguments.flag("--no-packed-file", options.no_packed_file,
-                 "neither read nor keep the packed form of the weights that the cache holds for "
-                 "quick starts");
   declare_adapter(options, arguments);
   declare_stream(options, arguments);
 }
@@ -44,6 +41,9 @@ void declare_stream(ModelOptions& options, Arguments& arguments) {
       "--stream", options.stream,
       "read the matrices from the file at every step, through a window of so many bytes; "
       "without it, a model larger than the memory is");
+  arguments.flag("--no-packed-file", options.no_packed_file,
+                 "neither read nor keep the packed form of the weights that the cache holds for "
+                 "quick starts and streams");
 }
 
 engine::SessionOptions session_options(const ModelOptions& options) {

@@ -110,6 +110,7 @@ class TuneRun {
     HONE_RETURN_IF_ERROR(join());
     // A file of optimizer state lies where checkpoints do.
     options_.job.scratch = options_.checkpoints;
+    if (!cache_folder().empty()) options_.job.packed_folder = cache_folder() + "/packed";
     auto job = tune::Job::open(options_.job, workers_.get());
     if (!job) return job.error();
     job_ = *std::move(job);

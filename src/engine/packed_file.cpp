@@ -81,7 +81,8 @@ std::string packed_path(const std::string& folder, const std::string& model) {
 std::optional<PackedFile> PackedFile::open(const std::string& folder, const std::string& model) {
   const auto identity = file_identity(model);
   if (!identity) return std::nullopt;
-  auto file = MappedFile::open(packed_path(folder, model));
+  const std::string path = packed_path(folder, model);
+  auto file = MappedFile::open(path);
   if (!file) return std::nullopt;
   const auto header = header_of(file->bytes());
   if (!header || integer_of(*header, "version") != kernels::kPackedVersion ||
@@ -102,26 +103,36 @@ std::optional<PackedFile> PackedFile::open(const std::string& folder, const std:
     if (!fits) return std::nullopt;
     packed.places_.emplace(text_of(tensor, "name"), place);
   }
+  packed.path_ = path;
   packed.file_ = *std::move(file);
   return packed;
+}
+
+std::optional<std::size_t> PackedFile::place_of(std::string_view name,
+                                                const kernels::PackedLayout& layout,
+                                                std::span<const std::byte> source) const {
+  const auto found = places_.find(name);
+  if (found == places_.end()) return std::nullopt;
+  const Place& place = found->second;
+  if (place.dtype != layout.dtype || place.rows != layout.rows || place.columns != layout.columns) {
+    return std::nullopt;
+  }
+  std::vector<std::byte> first(static_cast<std::size_t>(layout.panel_bytes));
+  kernels::pack_panels(layout, source, 0, 1, first);
+  if (!std::ranges::equal(first, file_.bytes().subspan(place.offset, first.size()))) {
+    return std::nullopt;
+  }
+  return place.offset;
 }
 
 std::span<const std::byte> PackedFile::find(std::string_view name,
                                             const kernels::PackedLayout& layout,
                                             std::span<const std::byte> source) const {
-  const auto found = places_.find(name);
-  if (found == places_.end()) return {};
-  const Place& place = found->second;
-  if (place.dtype != layout.dtype || place.rows != layout.rows || place.columns != layout.columns) {
-    return {};
-  }
+  const auto offset = place_of(name, layout, source);
+  if (!offset) return {};
   const auto size = static_cast<std::size_t>(layout.total_bytes);
-  const auto bytes = file_.bytes().subspan(place.offset, size);
-  std::vector<std::byte> first(static_cast<std::size_t>(layout.panel_bytes));
-  kernels::pack_panels(layout, source, 0, 1, first);
-  if (!std::ranges::equal(first, bytes.first(first.size()))) return {};
-  file_.populate(place.offset, size);
-  return bytes;
+  file_.populate(*offset, size);
+  return file_.bytes().subspan(*offset, size);
 }
 
 Result<bool> PackedFile::write(const std::string& folder, const std::string& model,
@@ -131,7 +142,10 @@ Result<bool> PackedFile::write(const std::string& folder, const std::string& mod
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
   std::size_t total = 0;
-  for (const Tensor& tensor : tensors) total += aligned(tensor.bytes.size());
+  const auto size_of = [](const Tensor& tensor) {
+    return static_cast<std::size_t>(tensor.layout.total_bytes);
+  };
+  for (const Tensor& tensor : tensors) total += aligned(size_of(tensor));
   const auto space = std::filesystem::space(folder, failed);
   if (failed || space.available / 4 < total) return false;
   nlohmann::ordered_json header{{"version", kernels::kPackedVersion},
@@ -146,7 +160,7 @@ Result<bool> PackedFile::write(const std::string& folder, const std::string& mod
                                  {"rows", tensor.layout.rows},
                                  {"columns", tensor.layout.columns},
                                  {"offset", offset}});
-    offset = aligned(offset + tensor.bytes.size());
+    offset = aligned(offset + size_of(tensor));
   }
   const std::string text =
       header.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
@@ -164,8 +178,8 @@ Result<bool> PackedFile::write(const std::string& folder, const std::string& mod
     HONE_RETURN_IF_ERROR(append(bytes_of(start)));
     const std::string padding(kAlignment, '\0');
     for (const Tensor& tensor : tensors) {
-      HONE_RETURN_IF_ERROR(append(tensor.bytes));
-      const std::size_t rest = aligned(tensor.bytes.size()) - tensor.bytes.size();
+      HONE_RETURN_IF_ERROR(tensor.fill ? tensor.fill(append) : append(tensor.bytes));
+      const std::size_t rest = aligned(size_of(tensor)) - size_of(tensor);
       if (rest > 0) HONE_RETURN_IF_ERROR(append(bytes_of(padding).first(rest)));
     }
     return {};

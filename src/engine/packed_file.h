@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -34,6 +35,11 @@ class PackedFile {
   std::span<const std::byte> find(std::string_view name, const kernels::PackedLayout& layout,
                                   std::span<const std::byte> source) const;
 
+  // Where the file has them instead, for reading: an offset from its start; nothing if not.
+  std::optional<std::size_t> place_of(std::string_view name, const kernels::PackedLayout& layout,
+                                      std::span<const std::byte> source) const;
+  const std::string& path() const { return path_; }
+
   // These bytes of it will not be read again.
   void release(std::span<const std::byte> bytes) const {
     file_.release(static_cast<std::size_t>(bytes.data() - file_.bytes().data()), bytes.size());
@@ -45,6 +51,8 @@ class PackedFile {
     std::string name;
     kernels::PackedLayout layout;
     std::span<const std::byte> bytes;
+    // Where they are not in memory: appends them.
+    std::function<Status(const Append& append)> fill;
   };
   // Replaces what the folder has of this model. False: nothing was written, as a quarter of the
   // free space would not do.
@@ -58,6 +66,7 @@ class PackedFile {
     std::int64_t columns;
     std::size_t offset;
   };
+  std::string path_;
   MappedFile file_;
   std::map<std::string, Place, std::less<>> places_;
 };

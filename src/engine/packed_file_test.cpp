@@ -34,7 +34,7 @@ struct Matrix {
     packed.resize(static_cast<std::size_t>(layout.total_bytes));
     kernels::pack_panels(layout, source, 0, layout.panels(), packed);
   }
-  PackedFile::Tensor tensor() const { return {name, layout, packed}; }
+  PackedFile::Tensor tensor() const { return {name, layout, packed, {}}; }
 };
 
 class PackedFileTest : public testing::Test {

@@ -107,9 +107,8 @@ Status Session::start() {
                  fmt::format("at most {} available", human_bytes(available)),
                  "lower --context, or use a smaller or more quantized model"};
   }
-  if (options_.stream > 0) {
-    weights_.stream(options_.stream);
-  } else if (!options_.packed_folder.empty()) {
+  if (options_.stream > 0) weights_.stream(options_.stream);
+  if (!options_.packed_folder.empty()) {
     auto packed = PackedFile::open(options_.packed_folder, source_.path());
     if (packed) weights_.use_packed(*std::move(packed));
   }

@@ -222,19 +222,20 @@ void WeightStream::make_chunks() {
   for (std::size_t i = 0; i < plan_.loads.size(); ++i) {
     const Load& load = plan_.loads[i];
     const kernels::PackedLayout& layout = load.tensor->layout;
-    const std::int64_t most =
-        std::max<std::int64_t>(1, kChunkBytes / (row_bytes(layout) * kernels::kPanelRows));
+    const std::int64_t panel =
+        load.tensor->is_packed ? layout.panel_bytes : row_bytes(layout) * kernels::kPanelRows;
+    const std::int64_t most = std::max<std::int64_t>(1, kChunkBytes / panel);
     if (load.panels.empty()) {
       for (std::int64_t first = 0; first < layout.panels(); first += most) {
         chunks_.push_back({i, first, std::min(most, layout.panels() - first), false});
       }
     } else {
-      for (const std::int64_t panel : load.panels) {
+      for (const std::int64_t each : load.panels) {
         const bool follows = !chunks_.empty() && chunks_.back().load == i &&
-                             chunks_.back().first_panel + chunks_.back().panels == panel &&
+                             chunks_.back().first_panel + chunks_.back().panels == each &&
                              chunks_.back().panels < most;
         if (follows) ++chunks_.back().panels;
-        if (!follows) chunks_.push_back({i, panel, 1, false});
+        if (!follows) chunks_.push_back({i, each, 1, false});
       }
     }
     chunks_.back().last = true;
@@ -306,6 +307,7 @@ void WeightStream::done(std::size_t step) {
     released_ = free;
   }
   pack_turn_.notify_one();
+  read_turn_.notify_one();
 }
 
 Status WeightStream::end() {
@@ -337,15 +339,25 @@ void WeightStream::reset_stats() {
   stats_ = {};
 }
 
-Status WeightStream::read(const Chunk& chunk, std::vector<std::byte>& to) const {
-  const StreamedTensor& tensor = *plan_.loads[chunk.load].tensor;
+Status WeightStream::read(const Chunk& chunk, Slot& slot) const {
+  const Load& load = plan_.loads[chunk.load];
+  const StreamedTensor& tensor = *load.tensor;
   const std::int64_t bytes_of_row = row_bytes(tensor.layout);
   const std::int64_t first = chunk.first_panel * kernels::kPanelRows;
   const std::int64_t rows =
       std::min(chunk.panels * kernels::kPanelRows, tensor.layout.rows - first);
   const int file = files_.find(tensor.path)->second.number;
-  const std::int64_t start = tensor.offset + first * bytes_of_row;
-  to.resize(static_cast<std::size_t>(rows * bytes_of_row));
+  std::int64_t start = tensor.offset + first * bytes_of_row;
+  if (tensor.is_packed) {
+    const std::int64_t at = chunk.first_panel * tensor.layout.panel_bytes;
+    start = tensor.offset + at;
+    slot.bytes = {memory_of(load) + at,
+                  static_cast<std::size_t>(chunk.panels * tensor.layout.panel_bytes)};
+  } else {
+    slot.memory.resize(static_cast<std::size_t>(rows * bytes_of_row));
+    slot.bytes = slot.memory;
+  }
+  const std::span<std::byte> to = slot.bytes;
   for (std::size_t done = 0; done < to.size();) {
     const ssize_t count =
         ::pread(file, to.data() + done, to.size() - done, start + static_cast<std::int64_t>(done));
@@ -377,6 +389,7 @@ std::byte* WeightStream::memory_of(const Load& load) const {
 
 void WeightStream::pack(const Chunk& chunk, std::span<const std::byte> from) const {
   const Load& load = plan_.loads[chunk.load];
+  if (load.tensor->is_packed) return;
   // Panels are apart: the chunk is packed as a matrix of its own.
   kernels::PackedLayout part = load.tensor->layout;
   part.rows = static_cast<std::int64_t>(from.size()) / row_bytes(part);
@@ -386,12 +399,18 @@ void WeightStream::pack(const Chunk& chunk, std::span<const std::byte> from) con
                         static_cast<std::size_t>(part.total_bytes)});
 }
 
+// What its load will lie over has gone.
+bool WeightStream::has_room(std::size_t chunk) const {
+  return plan_.loads[chunks_[chunk].load].after <= released_;
+}
+
 void WeightStream::read_loop() {
   std::unique_lock lock(mutex_);
   for (;;) {
     read_turn_.wait(lock, [&] {
       return stop_ ||
-             (running_ && failed_.ok() && read_ < chunks_.size() && read_ - packed_ < kSlots);
+             (running_ && failed_.ok() && read_ < chunks_.size() && read_ - packed_ < kSlots &&
+              (!plan_.loads[chunks_[read_].load].tensor->is_packed || has_room(read_)));
     });
     if (stop_) return;
     reading_ = true;
@@ -399,7 +418,7 @@ void WeightStream::read_loop() {
     lock.unlock();
     const double before = seconds_now();
     Slot& slot = slots_[index % kSlots];
-    const Status status = read(chunks_[index], slot.bytes);
+    const Status status = read(chunks_[index], slot);
     const double seconds = seconds_now() - before;
     lock.lock();
     reading_ = false;
@@ -416,8 +435,7 @@ void WeightStream::pack_loop() {
   std::unique_lock lock(mutex_);
   for (;;) {
     pack_turn_.wait(lock, [&] {
-      return stop_ || (running_ && failed_.ok() && packed_ < read_ &&
-                       plan_.loads[chunks_[packed_].load].after <= released_);
+      return stop_ || (running_ && failed_.ok() && packed_ < read_ && has_room(packed_));
     });
     if (stop_) return;
     packing_ = true;

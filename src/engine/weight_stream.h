@@ -22,12 +22,13 @@
 
 namespace hone::engine {
 
-// Where a matrix lies, row-major, as its dtype has it.
+// Where a matrix lies, row-major, as its dtype has it; or packed already.
 struct StreamedTensor {
   std::string name;
   std::string path;
   std::int64_t offset = 0;  // from the start of the file
   kernels::PackedLayout layout;
+  bool is_packed = false;
 };
 
 // Of all runs since the last reset.
@@ -116,8 +117,8 @@ class WeightStream : public runtime::Residency {
     Mapping sparse;  // for loads of some panels
   };
   struct Slot {
-    std::vector<std::byte> bytes;
-    std::size_t chunk = 0;
+    std::vector<std::byte> memory;
+    std::span<std::byte> bytes;  // of it; of what is packed already, its place in the window
   };
 
   Status make_plan(const runtime::Program& program, const runtime::Bindings& bindings);
@@ -126,7 +127,8 @@ class WeightStream : public runtime::Residency {
   Status open_files();
   void read_loop();
   void pack_loop();
-  Status read(const stream_detail::Chunk& chunk, std::vector<std::byte>& to) const;
+  Status read(const stream_detail::Chunk& chunk, Slot& slot) const;
+  bool has_room(std::size_t chunk) const;
   void pack(const stream_detail::Chunk& chunk, std::span<const std::byte> from) const;
   std::byte* memory_of(const stream_detail::Load& load) const;
 

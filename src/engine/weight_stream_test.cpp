@@ -159,8 +159,8 @@ TEST(WeightStreamTest, EveryThreadSeesTheBytesOfItsStep) {
   for (const runtime::Weight& weight : weights) pointers.push_back(&weight);
   WeightStream stream(4 * largest);
   for (std::size_t i = 0; i < weights.size(); ++i) {
-    stream.add(weights[i],
-               {"w" + std::to_string(i), matrices.path, matrices.offsets[i], matrices.layouts[i]});
+    stream.add(weights[i], {"w" + std::to_string(i), matrices.path, matrices.offsets[i],
+                            matrices.layouts[i], false});
   }
   for (int round = 0; round < 30; ++round) {
     runtime::Program program;
@@ -203,8 +203,8 @@ TEST(WeightStreamTest, AFileThatIsTooShortEndsTheRun) {
   std::array<std::int64_t, 2> reached = {-1, -1};
   for (std::size_t i = 0; i < weights.size(); ++i) {
     pointers.push_back(&weights[i]);
-    stream.add(weights[i],
-               {"w" + std::to_string(i), matrices.path, matrices.offsets[i], matrices.layouts[i]});
+    stream.add(weights[i], {"w" + std::to_string(i), matrices.path, matrices.offsets[i],
+                            matrices.layouts[i], false});
     runtime::Step step;
     step.weights.push_back({static_cast<std::int32_t>(i), -1});
     step.run = [&, i](const runtime::Frame&, runtime::Worker worker) {

@@ -122,7 +122,17 @@ bool WeightStore::add_streamed(Entry& entry, const formats::TensorRecord& tensor
   const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
   auto place = source_.file_place(tensor);
   if (!layout || !place) return false;
-  stream_->add(entry.weight, {tensor.name, std::move(place->path), place->offset, *layout});
+  StreamedTensor streamed{tensor.name, std::move(place->path), place->offset, *layout, false};
+  if (packed_file_) {
+    if (const auto packed = packed_file_->place_of(tensor.name, *layout, tensor.data)) {
+      streamed.path = packed_file_->path();
+      streamed.offset = static_cast<std::int64_t>(*packed);
+      streamed.is_packed = true;
+    }
+    packed_file_->release_all();
+    source_.release(tensor, 0, tensor.data.size());
+  }
+  stream_->add(entry.weight, std::move(streamed));
   return true;
 }
 
@@ -172,15 +182,49 @@ void WeightStore::settle(std::size_t bytes) {
 std::vector<PackedFile::Tensor> WeightStore::packed(std::size_t* made) const {
   std::vector<PackedFile::Tensor> tensors;
   *made = 0;
-  if (patched_ || stream_ != nullptr) return tensors;
+  if (patched_) return tensors;
+  if (stream_ != nullptr) return packed_by_parts(made);
   for (const auto& [name, forms] : entries_) {
     for (const auto& entry : forms) {
       if (entry->of != nullptr || entry->type.layout != ir::Layout::kRows16) continue;
       const ir::Type& type = entry->type;
       const auto layout = kernels::packed_layout(type.dtype, type.rows(), type.columns());
-      tensors.push_back({name, *layout, entry->weight.bytes});
+      tensors.push_back({name, *layout, entry->weight.bytes, {}});
       if (!entry->was_packed) *made += entry->memory.size();
     }
+  }
+  return tensors;
+}
+
+// What a stream reads, packed again some panels at a time: none of it is in memory whole.
+std::vector<PackedFile::Tensor> WeightStore::packed_by_parts(std::size_t* made) const {
+  std::vector<PackedFile::Tensor> tensors;
+  for (const formats::TensorRecord& tensor : source_.tensors()) {
+    if (tensor.shape.size() != 2 || !source_.file_place(tensor)) continue;
+    const auto layout = kernels::packed_layout(tensor.dtype, tensor.shape[0], tensor.shape[1]);
+    if (!layout) continue;
+    const auto fill = [this, &tensor, layout = *layout](const Append& append) -> Status {
+      const std::int64_t row_bytes = dtype_bytes(layout.dtype, layout.columns);
+      const std::int64_t most = std::max<std::int64_t>(1, kSliceBytes / layout.panel_bytes);
+      std::vector<std::byte> part;
+      for (std::int64_t first = 0; first < layout.panels(); first += most) {
+        const std::int64_t panels = std::min(most, layout.panels() - first);
+        const std::int64_t begin = first * kernels::kPanelRows;
+        kernels::PackedLayout rows = layout;  // a matrix of its own
+        rows.rows = std::min(panels * kernels::kPanelRows, layout.rows - begin);
+        rows.total_bytes = panels * layout.panel_bytes;
+        part.resize(static_cast<std::size_t>(rows.total_bytes));
+        const auto at = static_cast<std::size_t>(begin * row_bytes);
+        const auto size = static_cast<std::size_t>(rows.rows * row_bytes);
+        kernels::pack_panels(rows, tensor.data.subspan(at, size), 0, panels, part);
+        source_.release(tensor, at, size);
+        HONE_RETURN_IF_ERROR(append(part));
+      }
+      return {};
+    };
+    tensors.push_back({tensor.name, *layout, {}, fill});
+    const bool there = packed_file_ && packed_file_->place_of(tensor.name, *layout, tensor.data);
+    if (!there) *made += static_cast<std::size_t>(layout->total_bytes);
   }
   return tensors;
 }

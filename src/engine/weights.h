@@ -59,7 +59,8 @@ class WeightStore {
   void stream(std::int64_t window) { stream_ = std::make_unique<WeightStream>(window); }
   WeightStream* stream() { return stream_.get(); }  // nullptr: everything is held
 
-  // Packed matrices are taken out of this file where it has them. Before the first get().
+  // Packed matrices are taken, or streamed, out of this file where it has them. Before the first
+  // get().
   void use_packed(PackedFile file) { packed_file_.emplace(std::move(file)); }
   // Brings some of what is mapped from that file into huge pages, from where each step reads it the
   // quicker. Between two runs.
@@ -89,6 +90,7 @@ class WeightStore {
     const Owned* shown = nullptr;  // the one that the name means; none: the file's
   };
   Status fill(Entry& entry, const formats::TensorRecord& tensor, std::span<const std::byte> source);
+  std::vector<PackedFile::Tensor> packed_by_parts(std::size_t* made) const;
   bool add_streamed(Entry& entry, const formats::TensorRecord& tensor);
   bool take_packed(Entry& entry, const formats::TensorRecord& tensor);
   Result<const runtime::Weight*> get_owned(const std::string& name, const Owned& owned,

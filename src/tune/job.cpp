@@ -194,6 +194,22 @@ Result<std::unique_ptr<Job>> Job::open(const JobOptions& options, Workers* worke
   return job;
 }
 
+// A stream is packed once, into the cache, and not at every step. Where that does not go, steps are
+// slower and nothing else.
+Status Job::stream_packed(engine::SessionOptions how) {
+  how.packed_folder = options_.packed_folder;
+  if (how.packed_folder.empty() || session_->weights().stream() == nullptr) return {};
+  for (bool again = true; again;) {
+    auto session = engine::Session::open(options_.model, how);
+    if (!session) return session.error();
+    const bool first = session_->options().packed_folder.empty();
+    session_ = *std::move(session);
+    const auto kept = first ? session_->keep_packed() : Result<bool>(false);
+    again = kept && *kept;
+  }
+  return {};
+}
+
 Status Job::load() {
   engine::SessionOptions how;
   how.stream = options_.stream;
@@ -204,6 +220,7 @@ Status Job::load() {
   auto session = engine::Session::open(options_.model, how);
   if (!session) return session.error();
   session_ = *std::move(session);
+  HONE_RETURN_IF_ERROR(stream_packed(how));
   auto vocabulary = session_->source().vocabulary();
   if (!vocabulary) return vocabulary.error();
   auto tokenizer = formats::Tokenizer::create(*std::move(vocabulary));

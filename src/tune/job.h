@@ -82,7 +82,8 @@ struct JobOptions {
   Result<feedback::ForwardOptions> forward_options() const;
   bool offload = false;  // the optimizer's state lies in a file, whether memory is short or not, if
                          // `scratch` is given
-  std::string scratch;   // folder of that file; empty: none may be made. Not of the JSON.
+  std::string packed_folder;  // engine::SessionOptions::packed_folder, of streams. Not of the JSON.
+  std::string scratch;        // folder of that file; empty: none may be made. Not of the JSON.
 
   // All of it, as a JSON object that `of_json` reads back.
   std::string json() const;
@@ -139,6 +140,7 @@ class Job {
   Job(JobOptions options, Workers* workers) : options_(std::move(options)), workers_(workers) {}
   Status join();
   Status load();
+  Status stream_packed(engine::SessionOptions how);
   Status prepare_trained();
   Status choose_rule();
   Status choose_feedback();

@@ -10,6 +10,7 @@
 #include "../support/models.h"
 #include "base/file.h"
 #include "feedback/gradient.h"
+#include "tune/scratch_folder.h"
 
 namespace hone {
 namespace {
@@ -21,12 +22,13 @@ using testing_models::golden_tokens;
 using testing_models::quantized_copy;
 
 std::unique_ptr<engine::Session> open(const std::string& model, std::int64_t stream,
-                                      int threads = 2) {
+                                      int threads = 2, const std::string& packed = "") {
   engine::SessionOptions options;
   options.threads = threads;
   options.context = 64;
   options.batch = 8;
   options.stream = stream;
+  options.packed_folder = packed;
   auto session = engine::Session::open(model, options);
   EXPECT_TRUE(session.ok()) << (session.ok() ? "" : session.error().text());
   return session.ok() ? *std::move(session) : nullptr;
@@ -134,6 +136,35 @@ TEST(StreamTest, SmallModelsGiveTheSameBits) {
     }
     compare(golden_folder(name), golden_tokens(name), 5, {2, 1}, true);  // safetensors
   }
+}
+
+TEST(StreamTest, APackedFileIsStreamedAsItIs) {
+  const std::string path = quantized_copy("llama", DType::kQ4_1);
+  const tune::ScratchFolder folder;
+  ASSERT_FALSE(path.empty());
+  const auto held = open(path, -1);
+  const std::int64_t window = 5 * largest_matrix(*held);
+  const auto plain = open(path, window, 2, folder.path());
+  const std::vector<float> expected = generated(*plain, golden_tokens("llama"));
+  expect_same(generated(*held, golden_tokens("llama")), expected);
+  const auto kept = plain->keep_packed(0);
+  ASSERT_TRUE(kept.ok()) << kept.error().text();
+  if (!*kept) GTEST_SKIP() << "the disk is nearly full";
+  const auto packed = open(path, window, 2, folder.path());
+  expect_same(expected, generated(*packed, golden_tokens("llama")));
+  const engine::StreamStats stats = packed->weights().stream()->stats();
+  EXPECT_GT(stats.bytes_read, packed->source().file_bytes() / 2);
+  EXPECT_FALSE(*packed->keep_packed(0));  // it is there
+  // Held weights come out of the same file.
+  const auto mapped = open(path, -1, 2, folder.path());
+  expect_same(expected, generated(*mapped, golden_tokens("llama")));
+  // It is that file which is read: what is changed in it shows.
+  const std::string file = engine::packed_path(folder.path(), path);
+  auto bytes = *read_file(file);
+  for (std::size_t i = bytes.size() / 2; i < bytes.size() / 2 + 4096; ++i) bytes[i] ^= 0x55;
+  ASSERT_TRUE(write_file_atomically(file, bytes).ok());
+  const auto changed = open(path, window, 2, folder.path());
+  EXPECT_NE(expected, generated(*changed, golden_tokens("llama")));
 }
 
 TEST(StreamTest, RealModelsGiveTheSameBits) {
