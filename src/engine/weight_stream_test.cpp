@@ -118,6 +118,7 @@ struct Matrices {
   std::vector<kernels::PackedLayout> layouts;
   std::vector<std::int64_t> offsets;
   std::vector<std::vector<std::byte>> packed;
+  std::vector<std::int64_t> packed_offsets;  // in the file, too
   ~Matrices() {
     std::error_code ignored;
     std::filesystem::remove(path, ignored);
@@ -142,6 +143,10 @@ struct Matrices {
                            std::as_bytes(std::span(bytes)).subspan(start, bytes.size() - start), 0,
                            layouts.back().panels(), packed.back());
     }
+    for (const auto& each : packed) {
+      packed_offsets.push_back(static_cast<std::int64_t>(bytes.size()));
+      bytes.append(reinterpret_cast<const char*>(each.data()), each.size());
+    }
     EXPECT_TRUE(write_file_atomically(path, bytes).ok());
   }
 };
@@ -159,8 +164,11 @@ TEST(WeightStreamTest, EveryThreadSeesTheBytesOfItsStep) {
   for (const runtime::Weight& weight : weights) pointers.push_back(&weight);
   WeightStream stream(4 * largest);
   for (std::size_t i = 0; i < weights.size(); ++i) {
-    stream.add(weights[i], {"w" + std::to_string(i), matrices.path, matrices.offsets[i],
-                            matrices.layouts[i], false});
+    // Some are packed in the file, others on the way.
+    const bool is_packed = i % 2 == 1;
+    const std::int64_t offset = is_packed ? matrices.packed_offsets[i] : matrices.offsets[i];
+    stream.add(weights[i],
+               {"w" + std::to_string(i), matrices.path, offset, matrices.layouts[i], is_packed});
   }
   for (int round = 0; round < 30; ++round) {
     runtime::Program program;

@@ -138,7 +138,7 @@ Result<std::size_t> Trainer::best_of_line(std::span<const double> losses) const 
   return static_cast<std::size_t>(std::ranges::min_element(found) - found.begin());
 }
 
-// ZO-RankSGD's line search (Tang et al. 2024, section 4), whose points include where it stands.
+// ZO-RankSGD's line search (Tang et al. 2024), whose points include where it stands.
 Status Trainer::search_line(std::span<const std::size_t> chosen,
                             std::span<const feedback::TokenBatch> batches, StepReport& report) {
   std::vector<double> losses;
@@ -149,12 +149,14 @@ Status Trainer::search_line(std::span<const std::size_t> chosen,
     losses.push_back(*loss);
     return {};
   };
+  report.gradient_norm = norm_of_gradients();
+  report.skipped = !std::isfinite(report.gradient_norm);
+  if (report.skipped) return {};
   const double rate = learning_rate_;
   Status status = look();
   for (std::size_t i = 0; i < static_cast<std::size_t>(options_.line_search) && status.ok(); ++i) {
     learning_rate_ = rate * line_factor(i);
     clip_and_update(report);
-    if (report.skipped) return {};
     status = look();
     restore_before();
   }
