@@ -27,6 +27,13 @@ void declare_forward(tune::JobOptions& job, Arguments& arguments) {
                    "of zo: every so many steps, directions along which rows hardly moved are left "
                    "out from then on; 0: never (for soft prompts)",
                    Integers{0, 4096});
+  arguments.option("--backward-layers", job.backward_layers,
+                   "of zo: the last so many learn by a backward pass that goes no deeper",
+                   Integers{0, 1 << 16});
+  arguments.option(
+      "--backward-rate", job.backward_rate,
+      "of zo: their learning rate; 0: ten times the other, with rules like adamw the same",
+      Numbers{0});
   arguments.option("--seed-momentum", job.seed_momentum,
                    "of zo: earlier estimates count on by this factor, drawn anew from their seeds",
                    Numbers{0, 0.99});

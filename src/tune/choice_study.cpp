@@ -155,6 +155,8 @@ Result<ChoiceOutcome> ChoiceStudy::tune(const ChoiceRun& run) {
     options.trajectory = job.trajectory;
     options.seed_momentum = job.seed_momentum;
     options.line_search = job.line_search;
+    options.backward_layers = job.backward_layers;
+    if (job.backward_rate > 0) options.backward_factor = job.backward_rate / run.rate;
     const std::int64_t in_front = trained->virtual_tokens;
     options.batches = [this, in_front](std::span<const std::size_t> which) {
       return std::vector<feedback::TokenBatch>{choice_batch(training_, which, in_front)};

@@ -68,6 +68,8 @@ void each_option(Options& o, Visit visit) {
   visit("seed_momentum", o.seed_momentum);
   visit("line_search", o.line_search);
   visit("epsilon_target", o.epsilon_target);
+  visit("backward_layers", o.backward_layers);
+  visit("backward_rate", o.backward_rate);
   visit("layers", o.layers);
   visit("kept_layers", o.kept_layers);
   visit("reward", o.reward);
@@ -305,6 +307,11 @@ Status Job::choose_rule() {
   trainer_options_.trajectory = options_.trajectory;
   trainer_options_.seed_momentum = options_.seed_momentum;
   trainer_options_.line_search = options_.line_search;
+  trainer_options_.backward_layers = options_.backward_layers;
+  // A gradient bears longer steps than an estimate, where the rule does not see its length.
+  const double times = options_.optimizer == "sgd" ? 10 : 1;
+  trainer_options_.backward_factor =
+      options_.backward_rate > 0 ? options_.backward_rate / options_.learning_rate : times;
   trainer_options_.rounding = rounding_pass(options_.rounding);
   trainer_options_.compile = session_->options().compile;
   trainer_options_.machine = engine::machine_of(engine::measure_limits(session_->pool(), 0.05));
@@ -319,6 +326,15 @@ Status Job::choose_feedback() {
                  "--trajectory",
                  fmt::format("--method {} --perturb {}", options_.method.method, options_.perturb),
                  "--method zo --perturb prompt",
+                 ""};
+  }
+  const bool judged = !options_.reward.empty() || !options_.rank.empty();
+  if (options_.backward_layers > 0 && (!options_.forward_only() || judged)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "a split needs forward passes below and a loss that has a gradient",
+                 "--backward-layers",
+                 options_.forward_only() ? "a reward or a ranking" : options_.method.method,
+                 "--method zo, without --reward and --rank-by",
                  ""};
   }
   const bool probes = options_.probe != "tangent" || !options_.reward.empty();

@@ -63,9 +63,11 @@ struct JobOptions {
   std::string noise = "rademacher";
   std::string shaping = "mean";  // of derivatives to coefficients: mean, spread, rank
   double derivative_clip = 0;    // of each direction's; 0: none
-  std::int64_t trajectory = 0;   // TrainerOptions::trajectory, and the next two
+  std::int64_t trajectory = 0;   // TrainerOptions::trajectory, and the next three
   double seed_momentum = 0;
   std::int64_t line_search = 0;
+  std::int64_t backward_layers = 0;
+  double backward_rate = 0;   // of them; 0: ten times the rate, of rules like adamw the rate
   double epsilon_target = 0;  // feedback::ForwardOptions::epsilon_target
   // That move: auto (the last sixth), all, random, or the number of the last ones.
   std::string layers = "auto";

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/trainer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -81,7 +83,16 @@ Result<std::unique_ptr<Trainer>> Trainer::create(engine::Session& session, Train
   if (trainer->options_.forward) {
     std::vector<feedback::Perturbed> perturbed;
     for (const TrainedTensor& tensor : trained.tensors) {
-      perturbed.push_back({tensor.name, tensor.shape, tensor.values, tensor.fixed});
+      const bool backward = trainer->learns_backward(perturbed.size());
+      perturbed.push_back({tensor.name, tensor.shape, tensor.values, tensor.fixed || backward});
+    }
+    if (std::ranges::all_of(perturbed, &feedback::Perturbed::fixed)) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "the layers that learn by a backward pass leave none for forward passes",
+                   "--backward-layers",
+                   fmt::format("{}", trainer->options_.backward_layers),
+                   "fewer than move (--layers)",
+                   "of gradients alone use --method lora"};
     }
     trainer->options_.forward->seed = trainer->options_.seed;
     auto made =
@@ -97,12 +108,15 @@ feedback::GradientOptions Trainer::gradient_options() {
   feedback::GradientOptions options;
   options.compile = options_.compile;
   options.adapt = trained_.adapt;
-  for (const TrainedTensor& tensor : trained_.tensors) options.trained.push_back(tensor.name);
+  const bool elastic = options_.forward && options_.backward_layers > 0;
+  for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+    if (!elastic || learns_backward(i)) options.trained.push_back(trained_.tensors[i].name);
+  }
   options.trains_output = trained_.trains_output;
   options.kept_bytes = options_.kept_bytes;
   options.machine = options_.machine;
   options.rounding = options_.rounding;
-  if (options_.update_inside) {
+  if (options_.update_inside && !options_.forward) {
     std::map<std::string, std::size_t, std::less<>> index;
     for (std::size_t i = 0; i < trained_.tensors.size(); ++i) index[trained_.tensors[i].name] = i;
     options.update = [this, index](std::string_view name) -> passes::UpdateFunction {
@@ -124,6 +138,8 @@ feedback::GradientOptions Trainer::gradient_options() {
 feedback::GradientOptions Trainer::forward_options() {
   feedback::GradientOptions options = gradient_options();
   options.adapt = trained_.adapt_exactly;
+  options.trained.clear();
+  for (const TrainedTensor& tensor : trained_.tensors) options.trained.push_back(tensor.name);
   options.forward_only = true;
   options.update = nullptr;
   return options;
@@ -294,9 +310,10 @@ void Trainer::update_part(std::size_t index, std::span<float> weights,
   const auto count = static_cast<std::size_t>(share.end - share.begin);
   // Vectors (norms, biases) do not decay: they have no direction to shrink (as GPT-2's training).
   const double decay = shapes_[index].is_matrix() ? options_.weight_decay : 0.0;
+  const double rate = learning_rate_ * (learns_backward(index) ? options_.backward_factor : 1);
   options_.rule->update({weights.subspan(first, count), gradient,
-                         state.subspan(range.offset, range.size), shapes_[index], step_ + 1,
-                         learning_rate_, decay, gradient_scale, options_.settings});
+                         state.subspan(range.offset, range.size), shapes_[index], step_ + 1, rate,
+                         decay, gradient_scale, options_.settings});
 }
 
 void Trainer::update(float gradient_scale) {
@@ -334,6 +351,7 @@ Result<StepReport> Trainer::step() {
   const std::vector<std::size_t> indices = examples_of(step_);
   for (const std::size_t index : indices) chosen.push_back(&examples_[index]);
   if (forward_gradient_) {
+    if (options_.backward_layers > 0) HONE_RETURN_IF_ERROR(add_backward(micro_batches(chosen)));
     HONE_RETURN_IF_ERROR(
         estimate(indices, micro_batches(chosen, options_.forward->shares_examples()), report));
   } else {
@@ -359,8 +377,15 @@ Result<double> Trainer::evaluate(std::span<const Example> examples) {
 }
 
 std::vector<CheckpointTensor> Trainer::state() const {
+  if (!forward_gradient_) return tensor_state();
   std::vector<CheckpointTensor> tensors;
-  if (forward_gradient_) return {{"coefficients", std::as_bytes(std::span(history_))}};
+  if (options_.backward_layers > 0) tensors = tensor_state();
+  tensors.push_back({"coefficients", std::as_bytes(std::span(history_))});
+  return tensors;
+}
+
+std::vector<CheckpointTensor> Trainer::tensor_state() const {
+  std::vector<CheckpointTensor> tensors;
   for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
     const TrainedTensor& tensor = trained_.tensors[i];
     tensors.push_back({tensor.name, std::as_bytes(tensor.values)});
@@ -385,10 +410,10 @@ std::vector<std::pair<std::string, double>> Trainer::profiled() const {
 }
 
 Status Trainer::restore(const Checkpoint& checkpoint) {
-  if (forward_gradient_) return replay(checkpoint);
+  if (forward_gradient_ && options_.backward_layers == 0) return replay(checkpoint);
   // All are looked up before the first is written: a checkpoint of another run changes nothing.
   std::vector<std::span<const std::byte>> found;
-  for (const CheckpointTensor& tensor : state()) {
+  for (const CheckpointTensor& tensor : tensor_state()) {
     const auto bytes = checkpoint.find(tensor.name, tensor.bytes.size());
     if (!bytes) return bytes.error().in(checkpoint.path());
     found.push_back(*bytes);
@@ -408,7 +433,7 @@ Status Trainer::restore(const Checkpoint& checkpoint) {
     }
   }
   step_ = checkpoint.step();
-  return {};
+  return forward_gradient_ ? restore_history(checkpoint) : Status();
 }
 
 std::string Trainer::hash() const {

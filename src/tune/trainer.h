@@ -52,6 +52,10 @@ struct TrainerOptions {
   // An estimate's step is tried at so many lengths, 4, 2, 1, 1/2, … times the rate, and not at all,
   // and the best one on the step's examples is taken; 0: it is taken as it is.
   std::int64_t line_search = 0;
+  // The last so many layers learn by a backward pass that goes no deeper, at this many times the
+  // rate; forward passes move what lies below.
+  std::int64_t backward_layers = 0;
+  double backward_factor = 1;
   // Where feedback is no loss of the examples: `look` sees what these (their places in the data)
   // become at a candidate, with the parameters there; then `losses` (a reward's opposite) or
   // `order` tells of all candidates since (feedback::Candidates).
@@ -146,6 +150,11 @@ class Trainer {
   std::vector<feedback::TokenBatch> micro_batches(std::span<const Example* const> examples,
                                                   bool shared = false) const;
   feedback::GradientOptions gradient_options();
+  bool learns_backward(std::size_t index) const;
+  Status add_backward(std::span<const feedback::TokenBatch> batches);
+  Result<feedback::GradientPlan> elastic_plan(const feedback::TokenBatch& batch);
+  Status restore_history(const Checkpoint& checkpoint);
+  std::vector<CheckpointTensor> tensor_state() const;
   feedback::GradientOptions forward_options();
   Status accumulate(std::span<const Example* const> examples, StepReport& report);
   Status estimate(std::span<const std::size_t> chosen,
@@ -184,9 +193,10 @@ class Trainer {
   std::vector<std::vector<std::byte>> owned_states_;
   ScratchFile file_;  // holds the states instead
   std::vector<std::span<std::byte>> states_;
-  std::vector<std::vector<float>> gradients_;      // sums; empty where one run makes a whole step
-  std::vector<std::span<const float>> current_;    // the gradients of this step
-  std::shared_ptr<runtime::Workspace> workspace_;  // of both
+  std::vector<std::vector<float>> gradients_;    // sums; empty where one run makes a whole step
+  std::vector<std::span<const float>> current_;  // the gradients of this step
+  std::vector<std::vector<float>> backward_gradients_;  // of layers that learn backward, if some do
+  std::shared_ptr<runtime::Workspace> workspace_;       // of both
   feedback::Gradient gradient_;
   feedback::Gradient forward_;
   std::unique_ptr<feedback::ForwardGradient> forward_gradient_;  // where forward passes estimate

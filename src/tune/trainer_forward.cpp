@@ -51,6 +51,9 @@ void Trainer::expand_history(std::int64_t step) {
   forward_gradient_->expand(terms_, gradients_);
   if (options_.trajectory > 0) follow_trajectories();
   current_.assign(gradients_.begin(), gradients_.end());
+  for (std::size_t i = 0; i < current_.size(); ++i) {
+    if (learns_backward(i)) current_[i] = backward_gradients_[i];
+  }
 }
 
 std::int64_t Trainer::removed_directions() const {
@@ -212,6 +215,9 @@ std::span<const float> Trainer::gradient_part(std::size_t index, Range range,
                                               std::vector<float>& buffer) const {
   const auto first = static_cast<std::size_t>(range.begin);
   const auto count = static_cast<std::size_t>(range.end - range.begin);
+  if (learns_backward(index)) {
+    return std::span<const float>(backward_gradients_[index]).subspan(first, count);
+  }
   if (!draws_gradients()) return current_[index].subspan(first, count);
   buffer.assign(count, 0.0F);
   forward_gradient_->expand(terms_, index, range.begin, buffer);

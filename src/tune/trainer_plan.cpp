@@ -41,6 +41,10 @@ Result<double> Trainer::measure_forward_step(const feedback::TokenBatch& batch) 
       if (!loss) return loss.error();
     }
     forward_gradient_->set_epsilon(epsilon);  // nothing was learned from this
+    if (options_.backward_layers > 0) {
+      const Status status = add_backward(batches);
+      if (!status.ok()) return status.error();
+    }
     return estimate;
   };
   const auto again = seconds_of(run);
@@ -119,7 +123,7 @@ Result<feedback::GradientPlan> Trainer::plan() {
     }
   }
   step_ = step_before;
-  return forward_gradient_ ? forward_gradient_->plan(largest) : gradient_.plan(largest);
+  return forward_gradient_ ? elastic_plan(largest) : gradient_.plan(largest);
 }
 
 // Of what the lower layers give for it.
@@ -144,6 +148,10 @@ Result<MemoryClasses> Trainer::memory() {
   if (forward_gradient_) {
     // Values before the update, and a gradient that is not drawn in parts.
     classes.gradients = trained_.bytes() * (draws_gradients() ? 1 : 2);
+    for (std::size_t i = 0; i < trained_.tensors.size(); ++i) {
+      const std::size_t bytes = trained_.tensors[i].values.size_bytes();
+      if (learns_backward(i)) classes.gradients += static_cast<std::int64_t>(bytes);
+    }
     classes.optimizer += forward_gradient_->direction_bytes();
     classes.weights -= forward_gradient_->direction_bytes();  // which the session holds for it
     if (forward_gradient_->kept_layers() != nullptr) {

@@ -102,10 +102,12 @@ class ForwardTest(test_tuning.Case):
             ("--line-search", 4),
             ("--epsilon-target", 0.05),
             ("--seed-momentum", 0.5, "--line-search", 2, "--epsilon-target", 0.05),
+            ("--backward-layers", 1),
+            ("--backward-layers", 1, "--line-search", 2, "--optimizer", "muon"),
         ):
             with self.subTest(words=words):
                 hashes.add(self.replayed((*pairs, *words))["hash"])
-        self.assertEqual(len(hashes), 5)
+        self.assertEqual(len(hashes), 7)
         line = self.forward("a.gguf", "--steps", 30, "--learning-rate", 1e-4, "--line-search", 8)
         short = self.forward("a.gguf", "--steps", 30, "--learning-rate", 1e-4)
         self.assertLess(sum(line["loss"][-8:]), sum(short["loss"][-8:]))
@@ -118,6 +120,8 @@ class ForwardTest(test_tuning.Case):
         self.result(*self.judged("--reward", "f1", "--line-search", 2, "--epsilon-target", 0.1))
         others = ("tune", self.model, "--data", self.data, "--method", "zo")
         self.fails(INVALID, "--probe pair", *others, "--epsilon-target", 0.1)
+        self.fails(INVALID, "leave none", *others, "--backward-layers", 64)
+        self.fails(INVALID, "--reward", *self.judged("--reward", "f1", "--backward-layers", 1))
 
     def test_rewards_and_rankings(self) -> None:
         (self.folder / "score.py").write_text(LENGTH, "utf-8")

@@ -55,8 +55,10 @@ TrainerOptions options_of(const char* rule, double rate) {
   return options;
 }
 
+// `fixed`: the layer whose tensors do not move; -1: none.
 Setup setup(const std::string& model, const MethodOptions& method, TrainerOptions options,
-            engine::Arithmetic arithmetic = engine::Arithmetic::kFloat, int threads = 2) {
+            engine::Arithmetic arithmetic = engine::Arithmetic::kFloat, int threads = 2,
+            std::int64_t fixed = -1) {
   Setup out;
   engine::SessionOptions how;
   how.threads = threads;
@@ -71,6 +73,9 @@ Setup setup(const std::string& model, const MethodOptions& method, TrainerOption
   EXPECT_TRUE(trained.ok()) << (trained.ok() ? "" : trained.error().text());
   if (!trained) return out;
   out.trained = std::make_unique<Trained>(*std::move(trained));
+  for (TrainedTensor& tensor : out.trained->tensors) {
+    if (fixed >= 0) tensor.fixed = engine::layer_of(tensor.name) == fixed;
+  }
   options.compile = out.session->options().compile;
   auto trainer = Trainer::create(*out.session, *out.trained, out.examples, options);
   EXPECT_TRUE(trainer.ok()) << (trainer.ok() ? "" : trainer.error().text());
@@ -294,6 +299,42 @@ TEST(Trainer, SmallerRunsGiveTheSameGradients) {
   ASSERT_EQ(a.size(), b.size());
   // Sums of six parts instead of one: some roundings more.
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
+}
+
+// The last layer moves as in a run by gradients, the others as in one by forward passes that leaves
+// the last layer alone.
+TEST(Trainer, TheElasticSplitIsBothOfItsParts) {
+  const std::string model = golden_folder("llama");
+  const MethodOptions method{"lora", "all", 4, 8, 1};
+  TrainerOptions options = options_of("sgd", 1e-2);
+  const auto backward = setup(model, method, options);
+  losses(*backward.trainer, 1);
+  options.forward.emplace();
+  options.forward->directions = 3;
+  const std::int64_t last = backward.session->config().layers - 1;
+  const auto forward = setup(model, method, options, engine::Arithmetic::kFloat, 2, last);
+  losses(*forward.trainer, 1);
+  options.backward_layers = 1;
+  options.backward_factor = 1;
+  const auto split = setup(model, method, options);
+  ASSERT_NE(split.trainer, nullptr);
+  losses(*split.trainer, 1);
+  std::size_t moved = 0;
+  for (std::size_t i = 0; i < split.trained->tensors.size(); ++i) {
+    const TrainedTensor& tensor = split.trained->tensors[i];
+    const bool upper = engine::layer_of(tensor.name) == last;
+    const auto& expected = (upper ? backward : forward).trained->tensors[i].values;
+    for (std::size_t j = 0; j < tensor.values.size(); ++j) {
+      ASSERT_NEAR(tensor.values[j], expected[j], 1e-6F) << tensor.name;
+      moved += upper && tensor.name.ends_with("lora_b") && tensor.values[j] != 0 ? 1 : 0;
+    }
+  }
+  EXPECT_GT(moved, 100U);
+  const auto more = losses(*split.trainer, 6);
+  EXPECT_LT(more.back(), more.front());
+  options.backward_layers = last + 1;
+  Trained again = *prepare(*split.session, method);
+  EXPECT_FALSE(Trainer::create(*split.session, again, split.examples, options).ok());
 }
 
 TEST(Trainer, NothingIsCompiledAfterTheFirstStep) {
