@@ -31,8 +31,8 @@ DirectionTrial trial_of(std::int64_t directions, std::string layers) {
 Status agreement(const RecipeContext& context, const tune::ChoiceStudy& study,
                  RecipeReport& report) {
   DirectionTrial exact = trial_of(context.scaled(100, 4), "all");
-  exact.questions = context.scaled(26, 2);  // about 1,024 tokens
-  exact.job.factor = "random";              // factors from inputs would differ with the arithmetic
+  exact.questions = context.scaled(16, 2);
+  exact.job.factor = "random";  // factors from inputs would differ with the arithmetic
   exact.arithmetic = Arithmetic::kFloat;
   const auto reference = derivatives_of(study, exact);
   if (!reference) return reference.error();
@@ -109,7 +109,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   options.model = context.model;
   options.data = context.data + "/classification";
   options.threads = context.pool.size();
-  options.training = 32;
+  options.training = 16;
   options.test = 16;
   auto study = tune::ChoiceStudy::open(options);
   if (!study && study.error().code == ErrorCode::kNotFound) {
@@ -120,8 +120,7 @@ Result<RecipeReport> run(const RecipeContext& context) {
   HONE_RETURN_IF_ERROR(agreement(context, **study, report));
   HONE_RETURN_IF_ERROR(worths(context, **study, report));
   report.notes = {
-      "16 questions of SST-2 (26 for correlations), at the model itself; the best step along a "
-      "direction is d^2 / (2 c) "
+      "16 questions of SST-2, at the model itself; the best step along a direction is d^2 / (2 c) "
       "with its derivative d and its curvature c, the median over 16 directions",
       "several directions share the value's pass: layers below the lowest that moves run once"};
   return report;
