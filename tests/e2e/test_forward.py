@@ -111,9 +111,9 @@ class ForwardTest(test_tuning.Case):
         line = self.forward("a.gguf", "--steps", 30, "--learning-rate", 1e-4, "--line-search", 8)
         short = self.forward("a.gguf", "--steps", 30, "--learning-rate", 1e-4)
         self.assertLess(sum(line["loss"][-8:]), sum(short["loss"][-8:]))
-        words = ("--steps", 12, "--learning-rate", 0.01)
-        seeds = self.forward("a.gguf", *words, "--seed-momentum", 0.8)
-        state = self.forward("a.gguf", *words, "--set", "momentum=0.8")
+        short_run = ("--steps", 12, "--learning-rate", 0.01)
+        seeds = self.forward("a.gguf", *short_run, "--seed-momentum", 0.8)
+        state = self.forward("a.gguf", *short_run, "--set", "momentum=0.8")
         for ours, theirs in zip(seeds["loss"], state["loss"], strict=True):
             self.assertAlmostEqual(ours, theirs, delta=2e-3 * theirs)
         self.result(*self.judged("--rank-by", "echo 1 0", "--line-search", 2))
