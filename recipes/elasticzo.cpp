@@ -85,7 +85,7 @@ Status adapt(const RecipeContext& context, tune::VisionTask task, const tune::Im
 
 // Four thousand digits to learn from, a thousand to be tested by.
 Status digits(const RecipeContext& context, RecipeReport& report) {
-  const std::string path = engine::known_path(engine::known_data()[0]);
+  const std::string path = engine::known_path(*engine::find_known("mnist"));
   const auto train = tune::read_image_table(path, "train", 28, 28);
   if (!train) {
     report.notes.push_back("MNIST is absent: `hone fetch mnist` brings it");

@@ -47,22 +47,17 @@ void declare(Options& options, Arguments& arguments) {
 void list_known(Output& output) {
   Json document;
   Table table({"name", "also", "what", "size", "in the cache"}, "lllrl");
-  for (const auto& [key, files] :
-       {std::pair{"models", engine::known_models()}, std::pair{"data", engine::known_data()}}) {
-    Json list = Json::array();
-    for (const engine::KnownFile& file : files) {
-      std::error_code code;
-      const bool there = fs::exists(engine::known_path(file), code);
-      list.push_back(
-          {{"name", file.name},
-           {"aliases", std::vector<std::string>(file.aliases.begin(), file.aliases.end())},
-           {"bytes", file.bytes},
-           {"sha256", file.sha256},
-           {"cached", there}});
-      table.row({std::string(file.name), fmt::format("{}", fmt::join(file.aliases, ", ")), key,
-                 human_bytes(file.bytes), there ? "yes" : "no"});
-    }
-    document[key] = list;
+  for (const engine::KnownFile& file : engine::known_files()) {
+    std::error_code code;
+    const bool there = fs::exists(engine::known_path(file), code);
+    document[std::string(file.folder)].push_back(
+        {{"name", file.name},
+         {"aliases", std::vector<std::string>(file.aliases.begin(), file.aliases.end())},
+         {"bytes", file.bytes},
+         {"sha256", file.sha256},
+         {"cached", there}});
+    table.row({std::string(file.name), fmt::format("{}", fmt::join(file.aliases, ", ")),
+               std::string(file.folder), human_bytes(file.bytes), there ? "yes" : "no"});
   }
   if (output.json()) {
     output.document(document);
@@ -131,10 +126,7 @@ struct Target {
 Result<Target> target_of(const Options& options) {
   Target target;
   std::string name;
-  target.known = engine::find_known(options.name, engine::known_models());
-  if (target.known == nullptr) {
-    target.known = engine::find_known(options.name, engine::known_data());
-  }
+  target.known = engine::find_known(options.name);
   if (target.known != nullptr) {
     name = target.known->file;
   } else if (options.name.starts_with("hf:")) {
@@ -145,11 +137,9 @@ Result<Target> target_of(const Options& options) {
     target.address = options.name;
   } else {
     std::vector<std::string_view> names;
-    for (const auto files : {engine::known_models(), engine::known_data()}) {
-      for (const engine::KnownFile& file : files) {
-        names.push_back(file.name);
-        names.insert(names.end(), file.aliases.begin(), file.aliases.end());
-      }
+    for (const engine::KnownFile& file : engine::known_files()) {
+      names.push_back(file.name);
+      names.insert(names.end(), file.aliases.begin(), file.aliases.end());
     }
     const std::string meant = nearest(options.name, names);
     return Error{
@@ -179,7 +169,7 @@ Result<Target> target_of(const Options& options) {
                  "set HONE_CACHE, or say where to write with --output FILE"};
   }
   target.path = target.known != nullptr ? fs::path(engine::known_path(*target.known))
-                                        : fs::path(cache) / "models" / name;
+                                        : fs::path(cache) / engine::kModelsFolder / name;
   return target;
 }
 

@@ -52,9 +52,7 @@ engine::SessionOptions session_options(const ModelOptions& options) {
   session.context = options.context;
   session.batch = options.batch;
   session.stream = options.stream;
-  if (!options.no_packed_file && !cache_folder().empty()) {
-    session.packed_folder = cache_folder() + "/packed";
-  }
+  if (!options.no_packed_file) session.packed_folder = engine::packed_folder();
   session.compile.arithmetic =
       options.arithmetic == "float" ? engine::Arithmetic::kFloat : engine::Arithmetic::kInteger;
   session.compile.lower.cache = options.cache == "f32"    ? kernels::CacheKind::kF32

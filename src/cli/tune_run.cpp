@@ -17,6 +17,7 @@
 #include "cli/tune_report.h"
 #include "engine/adapter.h"
 #include "engine/limits.h"
+#include "engine/packed_file.h"
 #include "tune/checkpoint.h"
 #include "tune/job.h"
 #include "tune/plot.h"
@@ -110,7 +111,7 @@ class TuneRun {
     HONE_RETURN_IF_ERROR(join());
     // A file of optimizer state lies where checkpoints do.
     options_.job.scratch = options_.checkpoints;
-    if (!cache_folder().empty()) options_.job.packed_folder = cache_folder() + "/packed";
+    options_.job.packed_folder = engine::packed_folder();
     auto job = tune::Job::open(options_.job, workers_.get());
     if (!job) return job.error();
     job_ = *std::move(job);

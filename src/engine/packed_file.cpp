@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/checksum.h"
+#include "base/system.h"
 
 namespace hone::engine {
 namespace {
@@ -69,6 +70,19 @@ void remove_leftovers(const std::string& path) {
 }
 
 }  // namespace
+
+std::string packed_folder() {
+  const std::string cache = cache_folder();
+  return cache.empty() ? "" : cache + "/packed";
+}
+
+void pack_rows(const kernels::PackedLayout& layout, std::span<const std::byte> rows,
+               std::span<std::byte> panels) {
+  kernels::PackedLayout part = layout;  // panels are apart: as a matrix of its own
+  part.rows = std::ssize(rows) / dtype_bytes(layout.dtype, layout.columns);
+  part.total_bytes = std::ssize(panels);
+  kernels::pack_panels(part, rows, 0, part.panels(), panels);
+}
 
 std::string packed_path(const std::string& folder, const std::string& model) {
   std::error_code failed;

@@ -71,6 +71,13 @@ class PackedFile {
   std::map<std::string, Place, std::less<>> places_;
 };
 
+// The folder of the cache for them; empty: there is no cache.
+std::string packed_folder();
+
+// Panels of a matrix from their rows alone (the last one may have fewer than the others).
+void pack_rows(const kernels::PackedLayout& layout, std::span<const std::byte> rows,
+               std::span<std::byte> panels);
+
 // Where the folder keeps a model's packed form.
 std::string packed_path(const std::string& folder, const std::string& model);
 

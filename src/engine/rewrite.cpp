@@ -89,14 +89,10 @@ Status Rewriter::watch(std::size_t bytes) {
 }
 
 Status Rewriter::copy(const TensorRecord& tensor, const Append& append) {
-  constexpr std::size_t kPiece = 8 << 20;
-  for (std::size_t at = 0; at < tensor.data.size(); at += kPiece) {
-    const std::size_t size = std::min(kPiece, tensor.data.size() - at);
-    HONE_RETURN_IF_ERROR(append(tensor.data.subspan(at, size)));
-    source_.release(tensor, at, size);
-    HONE_RETURN_IF_ERROR(watch(size));
-  }
-  return {};
+  return source_.each_part(tensor, [&](std::span<const std::byte> part) -> Status {
+    HONE_RETURN_IF_ERROR(append(part));
+    return watch(part.size());
+  });
 }
 
 void Rewriter::encode(const TensorRecord& tensor, const TensorEdit& edit, std::int64_t first,

@@ -12,6 +12,7 @@
 
 #include "base/human.h"
 #include "base/timing.h"
+#include "engine/packed_file.h"
 #include "runtime/execute.h"
 
 namespace hone::engine {
@@ -390,13 +391,10 @@ std::byte* WeightStream::memory_of(const Load& load) const {
 void WeightStream::pack(const Chunk& chunk, std::span<const std::byte> from) const {
   const Load& load = plan_.loads[chunk.load];
   if (load.tensor->is_packed) return;
-  // Panels are apart: the chunk is packed as a matrix of its own.
-  kernels::PackedLayout part = load.tensor->layout;
-  part.rows = static_cast<std::int64_t>(from.size()) / row_bytes(part);
-  part.total_bytes = chunk.panels * part.panel_bytes;
-  kernels::pack_panels(part, from, 0, chunk.panels,
-                       {memory_of(load) + chunk.first_panel * part.panel_bytes,
-                        static_cast<std::size_t>(part.total_bytes)});
+  const kernels::PackedLayout& layout = load.tensor->layout;
+  pack_rows(layout, from,
+            {memory_of(load) + chunk.first_panel * layout.panel_bytes,
+             static_cast<std::size_t>(chunk.panels * layout.panel_bytes)});
 }
 
 // What its load will lie over has gone.

@@ -210,13 +210,11 @@ std::vector<PackedFile::Tensor> WeightStore::packed_by_parts(std::size_t* made) 
       for (std::int64_t first = 0; first < layout.panels(); first += most) {
         const std::int64_t panels = std::min(most, layout.panels() - first);
         const std::int64_t begin = first * kernels::kPanelRows;
-        kernels::PackedLayout rows = layout;  // a matrix of its own
-        rows.rows = std::min(panels * kernels::kPanelRows, layout.rows - begin);
-        rows.total_bytes = panels * layout.panel_bytes;
-        part.resize(static_cast<std::size_t>(rows.total_bytes));
+        const std::int64_t rows = std::min(panels * kernels::kPanelRows, layout.rows - begin);
         const auto at = static_cast<std::size_t>(begin * row_bytes);
-        const auto size = static_cast<std::size_t>(rows.rows * row_bytes);
-        kernels::pack_panels(rows, tensor.data.subspan(at, size), 0, panels, part);
+        const auto size = static_cast<std::size_t>(rows * row_bytes);
+        part.resize(static_cast<std::size_t>(panels * layout.panel_bytes));
+        pack_rows(layout, tensor.data.subspan(at, size), part);
         source_.release(tensor, at, size);
         HONE_RETURN_IF_ERROR(append(part));
       }

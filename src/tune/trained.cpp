@@ -366,24 +366,6 @@ formats::Adapter adapter_of(const Trained& trained, const engine::Session& sessi
   return adapter;
 }
 
-namespace {
-
-// A tensor of the file as it is, some at a time: none of it stays in memory.
-std::function<Status(const Append&)> copy_of(const engine::Session& session,
-                                             const formats::TensorRecord& tensor) {
-  return [&session, &tensor](const Append& append) -> Status {
-    constexpr std::size_t kPart = std::size_t{4} << 20;
-    for (std::size_t at = 0; at < tensor.data.size(); at += kPart) {
-      const std::size_t size = std::min(kPart, tensor.data.size() - at);
-      HONE_RETURN_IF_ERROR(append(tensor.data.subspan(at, size)));
-      session.source().release(tensor, at, size);
-    }
-    return {};
-  };
-}
-
-}  // namespace
-
 Status write_model(const Trained& trained, const engine::Session& session,
                    const std::string& path) {
   auto metadata = engine::gguf_metadata(session.source());
@@ -413,7 +395,10 @@ Status write_model(const Trained& trained, const engine::Session& session,
     } else if (found != trained.tensors.end()) {
       add_own(*found);
     } else {
-      out.push_back({tensor.name, tensor.dtype, tensor.shape, {}, copy_of(session, tensor)});
+      out.push_back(
+          {tensor.name, tensor.dtype, tensor.shape, {}, [&session, &tensor](const Append& append) {
+             return session.source().each_part(tensor, append);
+           }});
     }
   }
   // A head of its own, where the model had it tied to the embedding.
